@@ -1,0 +1,29 @@
+/** A model on disk, whatever its format: configuration, tensors, tokenizer files. Made by `openCheckpoint`. */
+import type { TensorLocation, WeightSource } from '../backend/index.js';
+import type { ModelConfig } from '../models/model-config.js';
+import type { SamplingParams } from '../sampling/sampling-params.js';
+
+export interface Checkpoint extends WeightSource {
+  readonly format: 'safetensors' | 'gguf';
+  /** The folder, or the GGUF file. */
+  readonly path: string;
+  readonly config: ModelConfig;
+  /** generation_config.json, as SamplingParams. */
+  readonly generationDefaults: Partial<SamplingParams>;
+  /** Keyed by Hugging Face names (`model.layers.0.self_attn.q_proj.weight`), also for GGUF. */
+  readonly locations: ReadonlyMap<string, TensorLocation>;
+  readonly tokenizerSource: TokenizerSource;
+}
+
+/** Plain data, so that it can be sent to a worker thread. */
+export type TokenizerSource =
+  | {
+      readonly kind: 'huggingface';
+      /** Parsed tokenizer.json and tokenizer_config.json (chat_template.jinja merged into chatTemplate). */
+      readonly tokenizerJson: object;
+      readonly tokenizerConfig: Readonly<Record<string, unknown>>;
+      readonly chatTemplate: string | undefined;
+    }
+  | { readonly kind: 'gguf'; readonly metadata: Readonly<Record<string, unknown>> }
+  /** No tokenizer files: only token-id prompts can be served. */
+  | { readonly kind: 'none' };
