@@ -19,7 +19,9 @@ export const stepHeader = [
   'maxTopLogprobs',
   /** Words of the whole step. */
   'sizeWords',
-  'reserved0', 'reserved1', 'reserved2',
+  /** Entries of historySeqs. */
+  'numHistorySeqs',
+  'reserved1', 'reserved2',
 ] as const; // prettier-ignore
 export type StepHeaderField = (typeof stepHeader)[number];
 
@@ -75,7 +77,9 @@ export const rowMode = {
  * A step's result, int32/float32 words, with `numLogitRows` = L and `maxTopLogprobs` = K of the step:
  * header [resultHeaderWords]: stepId, status (0 ok), L, K, computeTimeUs, 3 reserved;
  * tokens i32 [L] (-1 where nothing was sampled), logprobs f32 [L], ranks i32 [L] (1 = most likely),
- * topIds i32 [L, K], topLogprobs f32 [L, K], descending; rows with fewer wanted entries are padded with -1.
+ * topIds i32 [L, K], topLogprobs f32 [L, K], descending; rows with fewer wanted entries are padded with -1;
+ * then each tensor of kind `output` that no `sample` op writes, in the order of tensor numbers, row-major in its dtype, each
+ * starting at a whole word (one-op programs of tests and probes read their answers there).
  */
 export const resultHeader = [
   'stepId', 'status', 'numLogitRows', 'maxTopLogprobs', 'computeTimeUs', 'reserved0', 'reserved1', 'reserved2',

@@ -1,7 +1,8 @@
 /** The C++ side of the op table, the plan and the step: `tenon/schema.gen.h`. */
 import {
-  dtypes, opNames, ops, planHeaderWords, planMagic, planTensorWords, planVersion, resultHeaderWords, rowMode,
+  dtypeBytes, dtypes, opNames, ops, planHeaderWords, planMagic, planTensorWords, planVersion, resultHeaderWords, rowMode,
   stepHeader, stepHeaderWords, stepInputs, stepMagic, stepRegionNames, stepRegions, stepVersion, symbols, tensorKinds,
+  weightUses,
 } from '../backend/index.js'; // prettier-ignore
 
 const pascal = (name: string): string =>
@@ -15,6 +16,17 @@ function attrsStruct(name: (typeof opNames)[number]): string {
   if (attrs.length === 0) return '';
   const fields = attrs.map(([attr, type]) => `  ${type === 'f' ? 'float' : 'int32_t'} ${snake(attr)};`);
   return `/** Attributes of ${name}, in the plan's order. */\nstruct ${pascal(name)}Attrs {\n${fields.join('\n')}\n};\n`;
+}
+
+const maskOf = (flags: readonly boolean[]): number =>
+  flags.reduce((mask, flag, i) => mask | (flag ? 1 << i : 0), 0);
+
+/** A row of `kOps`: what the plan's reader checks each op against. */
+function opRow(name: (typeof opNames)[number]): string {
+  const { version, inputs, outputs, attrs } = ops[name];
+  const required = maskOf(inputs.map((input) => !input.endsWith('?')));
+  const numbers = [version, inputs.length, outputs.length, Object.keys(attrs).length, required];
+  return `    {"${name}", ${numbers.join(', ')}},`;
 }
 
 /** The header's whole text. Checked in; a test fails when it is stale. */
@@ -47,6 +59,7 @@ ${enumOf('Dtype', dtypes)}
 ${enumOf('SymbolicDim', symbols)}
 ${enumOf('TensorKind', tensorKinds)}
 ${enumOf('StepInput', stepInputs)}
+${enumOf('WeightUse', weightUses)}
 ${enumOf('StepField', stepHeader)}
 ${enumOf('StepRegion', Object.keys(stepRegions))}
 inline constexpr int32_t kNumStepRegions = ${stepRegionNames.length};
@@ -58,6 +71,20 @@ ${Object.entries(rowMode)
 ${opComments.join('\n')}
 ${enumOf('OpId', opNames)}
 inline constexpr int32_t kNumOps = ${opNames.length};
+
+/** The op table: number of operands and attributes; bit i of \`required_inputs\` is set where input i is not optional. */
+struct OpInfo {
+  const char* name;
+  int32_t version, num_inputs, num_outputs, num_attrs;
+  uint32_t required_inputs;
+};
+inline constexpr OpInfo kOps[kNumOps] = {
+${opNames.map(opRow).join('\n')}
+};
+
+inline constexpr const char* kDtypeNames[] = {${dtypes.map((dtype) => `"${dtype}"`).join(', ')}};
+inline constexpr int32_t kDtypeBytes[] = {${dtypes.map((dtype) => dtypeBytes[dtype]).join(', ')}};
+inline constexpr const char* kWeightUseNames[] = {${weightUses.map((use) => `"${use}"`).join(', ')}};
 
 ${opNames.map(attrsStruct).filter(Boolean).join('\n')}
 }  // namespace TENON_SDK_NAMESPACE

@@ -47,6 +47,13 @@ enum class StepInput : int32_t {
   kLogitRows = 3,
 };
 
+enum class WeightUse : int32_t {
+  kLinear = 0,
+  kLinearGated = 1,
+  kEmbedding = 2,
+  kVector = 3,
+};
+
 enum class StepField : int32_t {
   kMagic = 0,
   kVersion = 1,
@@ -57,7 +64,7 @@ enum class StepField : int32_t {
   kBlockTableStride = 6,
   kMaxTopLogprobs = 7,
   kSizeWords = 8,
-  kReserved0 = 9,
+  kNumHistorySeqs = 9,
   kReserved1 = 10,
   kReserved2 = 11,
 };
@@ -138,6 +145,33 @@ enum class OpId : int32_t {
 };
 
 inline constexpr int32_t kNumOps = 14;
+
+/** The op table: number of operands and attributes; bit i of `required_inputs` is set where input i is not optional. */
+struct OpInfo {
+  const char* name;
+  int32_t version, num_inputs, num_outputs, num_attrs;
+  uint32_t required_inputs;
+};
+inline constexpr OpInfo kOps[kNumOps] = {
+    {"embedding", 1, 2, 1, 0, 3},
+    {"rms_norm", 1, 2, 1, 2, 3},
+    {"linear", 1, 3, 1, 0, 3},
+    {"add", 1, 2, 1, 0, 3},
+    {"rope_cos_sin", 1, 2, 1, 6, 3},
+    {"rope", 1, 2, 1, 4, 3},
+    {"kv_write", 1, 4, 1, 3, 15},
+    {"attention", 1, 2, 1, 7, 3},
+    {"gated_act", 1, 2, 1, 1, 3},
+    {"gather_rows", 1, 2, 1, 0, 3},
+    {"sample", 1, 1, 1, 0, 1},
+    {"linear_add", 1, 4, 1, 0, 7},
+    {"linear_gated", 1, 3, 1, 1, 3},
+    {"qkv_rope_kv_write", 1, 6, 2, 7, 51},
+};
+
+inline constexpr const char* kDtypeNames[] = {"f32", "bf16", "f16", "i32", "state"};
+inline constexpr int32_t kDtypeBytes[] = {4, 2, 2, 4, 0};
+inline constexpr const char* kWeightUseNames[] = {"linear", "linear_gated", "embedding", "vector"};
 
 /** Attributes of rms_norm, in the plan's order. */
 struct RmsNormAttrs {

@@ -1,0 +1,73 @@
+// Fork-join over numbered chunks of work.
+//
+// The calling thread is thread 0; the other threads spin for a short while after their last chunk, then park on a futex.
+// Chunks are handed out by one atomic counter, and a job waits only for chunks that were taken: a thread that the system
+// has descheduled before it took one delays nobody.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace tenon_cpu {
+
+class ThreadPool {
+ public:
+  // `cpus[i]`: logical CPUs that thread i is bound to; empty: threads are not bound. The calling thread is bound by
+  // BindCaller, since the pool does not own it.
+  explicit ThreadPool(int num_threads, std::vector<std::vector<int>> cpus = {});
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Binds the calling thread to the CPUs of thread 0.
+  void BindCaller() const;
+
+  // Wakes parked threads ahead of work to come.
+  void Wake();
+
+  // Runs f(chunk, thread) for every chunk in [0, num_chunks), and returns when all have ended; 0 ≤ thread < size(),
+  // num_chunks < 2^31. One caller at a time. f must not call ParallelFor.
+  template <typename F>
+  void ParallelFor(int64_t num_chunks, F&& f) {
+    if (num_chunks <= 0) return;
+    if (workers_.empty() || num_chunks == 1) {
+      for (int64_t chunk = 0; chunk < num_chunks; ++chunk) f(chunk, 0);
+      return;
+    }
+    using Fn = std::remove_reference_t<F>;
+    Run(
+        num_chunks, [](void* context, int64_t chunk, int thread) { (*static_cast<Fn*>(context))(chunk, thread); },
+        const_cast<void*>(static_cast<const void*>(&f)));
+  }
+
+ private:
+  using ChunkFn = void (*)(void* context, int64_t chunk, int thread);
+
+  void Run(int64_t num_chunks, ChunkFn fn, void* context);
+  void TakeChunks(int thread);
+  void WorkerLoop(int thread);
+  bool HasWork() const;
+  void Park();
+
+  // Each on its own cache line: the counters are written by all threads.
+  // ticket_: [63:32] chunks of the job, [31:0] next chunk, which runs past the end by at most one per thread.
+  alignas(64) std::atomic<uint64_t> ticket_{0};
+  alignas(64) std::atomic<int64_t> chunks_done_{0};
+  // The running job; does not change while one of its chunks is being run.
+  alignas(64) ChunkFn fn_ = nullptr;
+  void* context_ = nullptr;
+  // Parking: `wake_` is the futex word; `parked_` says that some thread may be asleep.
+  alignas(64) std::atomic<uint32_t> wake_{0};
+  std::atomic<uint32_t> parked_{0};
+  std::atomic<bool> stop_{false};
+
+  std::vector<std::vector<int>> cpus_;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace tenon_cpu
