@@ -1,0 +1,130 @@
+// Tenon beside its peers on the same weights, prompts and lengths, in one run: rounds alternate between the engines, answers are
+// checked against each other, medians and ratios are printed.
+// usage: node bench/compare.mjs [--engines tenon,llama,vllm] [--rounds 3] [--threads 2] [--only prefill-512,decode-1] [--json FILE]
+//        after bench/prepare.sh
+import { spawn } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const at = (path) => fileURLToPath(new URL(path, import.meta.url));
+const { values: options } = parseArgs({
+  options: {
+    engines: { type: 'string', default: 'tenon,llama,vllm' },
+    rounds: { type: 'string', default: '3' },
+    threads: { type: 'string', default: '2' },
+    only: { type: 'string' },
+    json: { type: 'string' },
+    folder: { type: 'string', default: at('../.models/smollm2-bf16') },
+    gguf: { type: 'string', default: at('../.models/smollm2-bf16.gguf') },
+    peers: { type: 'string', default: at('../.peers') },
+  },
+});
+
+const commands = {
+  tenon: [process.execPath, [at('engines/tenon.mjs'), options.folder, options.threads]],
+  llama: [process.execPath, [at('engines/llama.mjs'), options.gguf, options.threads, `${options.peers}/llama`]],
+  vllm: [`${options.peers}/vllm/bin/python`, [at('engines/vllm_engine.py'), options.folder, options.threads]],
+};
+const neededBy = { tenon: options.folder, llama: `${options.peers}/llama/node_modules`, vllm: `${options.peers}/vllm` };
+
+/** Starts an engine; `ask` sends one job and resolves to its answer. */
+async function startEngine(name) {
+  const [command, args] = commands[name];
+  const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'ignore'] });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const next = async () => {
+    const { value, done } = await lines.next();
+    if (done) throw new Error(`${name} ended unexpectedly; run it by hand to see why: ${command} ${args.join(' ')}`);
+    return JSON.parse(value);
+  };
+  const ready = await next();
+  const ask = async (job) => {
+    child.stdin.write(`${JSON.stringify(job)}\n`);
+    return next();
+  };
+  return { name, version: ready.version, loadSeconds: ready.loadSeconds, ask, stop: () => child.stdin.end() };
+}
+
+/** Prompts are stretches of real text (token ids of the model), so that greedy answers have few near-ties. */
+const corpus = JSON.parse(readFileSync(at('corpus-tokens.json'), 'utf8'));
+function prompts(count, length) {
+  return Array.from({ length: count }, (_, i) => {
+    const start = (i * 97) % (corpus.length - length);
+    return corpus.slice(start, start + length);
+  });
+}
+
+const decode = async (engine, count, promptTokens = 64, outputTokens = 256) => {
+  const batch = prompts(count, promptTokens);
+  const prefill = await engine.ask({ prompts: batch, maxTokens: 1 });
+  const whole = await engine.ask({ prompts: batch, maxTokens: outputTokens });
+  return { rate: (count * (outputTokens - 1)) / (whole.seconds - prefill.seconds), outputs: whole.outputs };
+};
+const prefill = async (engine, length) => {
+  const { seconds, outputs } = await engine.ask({ prompts: prompts(1, length), maxTokens: 1 });
+  return { rate: length / seconds, outputs };
+};
+const measures = {
+  'prefill-512': (engine) => prefill(engine, 512),
+  'prefill-1024': (engine) => prefill(engine, 1024),
+  'decode-1': (engine) => decode(engine, 1),
+  'decode-8': (engine) => decode(engine, 8),
+  'decode-32': (engine) => decode(engine, 32),
+};
+
+const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+const commonPrefix = (a, b) => {
+  const first = a.findIndex((token, i) => token !== b[i]);
+  return first === -1 ? a.length : first;
+};
+
+const engines = [];
+for (const name of options.engines.split(',')) {
+  if (!(name in commands)) throw new Error(`no engine '${name}'; expected some of ${Object.keys(commands)}`);
+  if (!existsSync(neededBy[name])) {
+    console.error(`${name}: ${neededBy[name]} is not there, left out; bench/prepare.sh makes it`);
+    continue;
+  }
+  engines.push(await startEngine(name));
+  const engine = engines.at(-1);
+  console.log(`${name}: ${engine.version}, loaded in ${engine.loadSeconds.toFixed(2)} s`);
+}
+
+const wanted = options.only?.split(',') ?? Object.keys(measures);
+const results = {};
+let disagreements = 0;
+for (const measure of wanted) {
+  const rates = Object.fromEntries(engines.map((engine) => [engine.name, []]));
+  const agreement = {};
+  for (const engine of engines) await measures[measure](engine); // warm-up
+  for (let round = 0; round < Number(options.rounds); round++) {
+    let reference;
+    for (const engine of engines) {
+      const { rate, outputs } = await measures[measure](engine);
+      rates[engine.name].push(rate);
+      reference ??= outputs;
+      const lengths = outputs.map((tokens, i) => commonPrefix(tokens, reference[i]));
+      agreement[engine.name] = lengths.reduce((sum, length) => sum + length, 0) / lengths.length;
+      // 16-bit arithmetic of different engines parts ways at near-ties; the first token of most prompts must agree
+      const same = lengths.filter((length) => length > 0).length / lengths.length;
+      if (same < 0.75) {
+        disagreements++;
+        console.error(`${measure}: ${engine.name} and ${engines[0].name} agree on the first token of only ${Math.round(same * 100)} % of the prompts`);
+      }
+    }
+  }
+  results[measure] = { rates, agreement };
+  const base = median(rates[engines[0].name]);
+  console.log(`\n${measure} (tokens/s)`);
+  for (const { name } of engines) {
+    const own = rates[name];
+    const ratio = name === engines[0].name ? '' : `  ${engines[0].name}/${name} = ${(base / median(own)).toFixed(2)}`;
+    const spread = `${Math.min(...own).toFixed(1)}–${Math.max(...own).toFixed(1)}`;
+    console.log(`  ${name.padEnd(6)} median ${median(own).toFixed(1).padStart(8)}  (${spread})${ratio}  same tokens: ${agreement[name].toFixed(1)}`);
+  }
+}
+for (const engine of engines) engine.stop();
+if (options.json) writeFileSync(options.json, `${JSON.stringify({ versions: engines.map((e) => e.version), results }, null, 2)}\n`);
+process.exitCode = disagreements > 0 ? 1 : 0;
