@@ -268,6 +268,12 @@ const CheckpointFormat* FindCheckpointFormat(std::string_view name) {
   return nullptr;
 }
 
+std::string CheckpointFormatNames() {
+  std::string names;
+  for (const CheckpointFormat& format : kFormats) names.append(names.empty() ? "" : ", ").append(format.name);
+  return names;
+}
+
 TENON_CLONES void ConvertToBf16(const float* src, int64_t n, uint16_t* dst) {
   for (int64_t i = 0; i < n; i++) {
     const uint32_t bits = std::bit_cast<uint32_t>(src[i]);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace tenon_cpu {
@@ -21,6 +22,8 @@ struct CheckpointFormat {
 
 // The format of that name, or null.
 const CheckpointFormat* FindCheckpointFormat(std::string_view name);
+// All names, for messages: "F32, F16, ...".
+std::string CheckpointFormatNames();
 
 // 16-bit floats of n values, rounded to nearest even; a NaN stays a NaN.
 void ConvertToBf16(const float* src, int64_t n, uint16_t* dst);
