@@ -12,7 +12,11 @@ export interface Checkpoint extends WeightSource {
   readonly generationDefaults: Partial<SamplingParams>;
   /** Keyed by Hugging Face names (`model.layers.0.self_attn.q_proj.weight`), also for GGUF. */
   readonly locations: ReadonlyMap<string, TensorLocation>;
+  /** Tensors of types that no backend loads, and so are in no location: name to type (`I64`, `F8_E4M3`). */
+  readonly foreignDtypes: ReadonlyMap<string, string>;
   readonly tokenizerSource: TokenizerSource;
+  /** Throws `config.weights-invalid` where a weight file has another size or time than when it was opened. */
+  verifyUnchanged(): Promise<void>;
 }
 
 /** Plain data, so that it can be sent to a worker thread. */
