@@ -67,7 +67,11 @@ export interface EngineInfo {
   readonly architecture: string;
   readonly dtype: string;
   readonly device: string;
-  readonly backend: { readonly id: string; readonly version: string; readonly runtime: Readonly<Record<string, string>> };
+  readonly backend: {
+    readonly id: string;
+    readonly version: string;
+    readonly runtime: Readonly<Record<string, string>>;
+  };
   readonly vocabSize: number;
   readonly maxModelLen: number;
   readonly blockSize: number;

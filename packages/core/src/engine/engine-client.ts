@@ -1,0 +1,441 @@
+import { randomBytes } from 'node:crypto';
+import { asTenonError, TenonError } from '../errors.js';
+import { encodeBadWords } from '../sampling/bad-words.js';
+import { buildSamplerRow } from '../sampling/sampler-row.js';
+import type { SamplingParams } from '../sampling/sampling-params.js';
+import type { EndReason } from '../scheduler/scheduler.js';
+import type { Tokenizer } from '../tokenizer/types.js';
+import { monotonicMs } from './clock.js';
+import type { FromCore, ToCore } from './core-messages.js';
+import {
+  coreStatsOf,
+  numScheduledTokensOf,
+  visitOutputs,
+  type CoreStats,
+  type OutputVisitor,
+} from './output-records.js';
+import { checkPromptTokens } from './prompt-check.js';
+import { RequestState } from './request-state.js';
+import { RequestStream, type OutputSource } from './request-stream.js';
+import type {
+  Engine, EngineInfo, EngineStats, FinishedRequest, GenerateRequest, Logprob, RequestOutput, StepObservation,
+} from './types.js'; // prettier-ignore
+
+/** The way to the core, in a worker thread or in this one. */
+export interface CoreLink {
+  send(message: ToCore): void;
+  /** Where the core's messages go, and the news that it is gone. */
+  listen(onMessage: (message: FromCore) => void, onDeath: (error: TenonError) => void): void;
+  close(): Promise<void>;
+}
+
+export interface EngineClientOptions {
+  readonly info: EngineInfo;
+  readonly tokenizer: Tokenizer | undefined;
+  readonly defaultSamplingParams: Partial<SamplingParams>;
+  /** The end-of-sequence token, then further tokens that end an answer. */
+  readonly eosTokenIds: readonly number[];
+  /** Report logprobs of the processed logits rather than of the raw ones. */
+  readonly processedLogprobs: boolean;
+  /** Undefined: requests without a seed get random ones. */
+  readonly seed: number | undefined;
+}
+
+/** A sequence id's owner. */
+interface SequenceRef {
+  readonly state: RequestState;
+  readonly index: number;
+  /** 0 before its first token. */
+  lastTokenMs: number;
+}
+
+interface Active {
+  readonly state: RequestState;
+  readonly onNews: () => void;
+  readonly release: () => void;
+}
+
+/**
+ * The front end of the engine: text to tokens and back, stop strings, logprobs, streams. Each request ends exactly once:
+ * it leaves `#active` in `#endRequest`, whatever ended it.
+ */
+export class EngineClient implements Engine {
+  readonly info: EngineInfo;
+  readonly tokenizer: Tokenizer | undefined;
+  readonly defaultSamplingParams: Partial<SamplingParams>;
+  readonly #options: EngineClientOptions;
+  readonly #link: CoreLink;
+  readonly #sequences = new Map<number, SequenceRef>();
+  readonly #active = new Map<RequestState, Active>();
+  readonly #finishListeners: ((request: FinishedRequest) => void)[] = [];
+  readonly #stepListeners: ((step: StepObservation) => void)[] = [];
+  readonly #resets = new Map<number, { resolve: () => void; reject: (error: Error) => void }>();
+  /** Requests with something new in the message being read. */
+  readonly #news = new Set<RequestState>();
+  readonly #visitor: OutputVisitor;
+  #coreStats: CoreStats;
+  #numPromptTokens = 0;
+  #numGenerationTokens = 0;
+  #nextSequenceId = 1;
+  #numTickets = 0;
+  #numSeeds = 0n;
+  #interTokenMs: number[] = [];
+  #nowMs = 0;
+  #death: TenonError | undefined = undefined;
+  #closing: Promise<void> | undefined = undefined;
+  #onIdle: (() => void) | undefined = undefined;
+
+  constructor(options: EngineClientOptions, link: CoreLink) {
+    this.info = options.info;
+    this.tokenizer = options.tokenizer;
+    this.defaultSamplingParams = options.defaultSamplingParams;
+    this.#options = options;
+    this.#link = link;
+    this.#coreStats = {
+      numRunning: 0, numWaiting: 0, numFreeBlocks: options.info.numBlocks, numUsedBlocks: 0, numPreemptionsTotal: 0,
+      prefixCacheQueriesTotal: 0, prefixCacheHitsTotal: 0, numStepsTotal: 0,
+    }; // prettier-ignore
+    this.#visitor = {
+      started: (id, scheduledMs, numCachedTokens) => this.#started(id, scheduledMs, numCachedTokens),
+      token: (id, tokenId, end, logprobs) => this.#token(id, tokenId, end, logprobs),
+      score: (id, position, logprobs) => this.#sequences.get(id)?.state.setPromptLogprobs(position, logprobs),
+    };
+    link.listen(
+      (message) => this.#receive(message),
+      (error) => this.#die(error),
+    );
+  }
+
+  generate(request: GenerateRequest): RequestStream {
+    this.#refuseIfClosed();
+    this.#checkRequest(request);
+    return new RequestStream(new PendingRequest(request, this.#start.bind(this), this.#leave.bind(this)));
+  }
+
+  stats(): EngineStats {
+    return {
+      ...this.#coreStats,
+      numBlocks: this.info.numBlocks,
+      kvCacheUsage: this.#coreStats.numUsedBlocks / this.info.numBlocks,
+      numPromptTokensTotal: this.#numPromptTokens,
+      numGenerationTokensTotal: this.#numGenerationTokens,
+    };
+  }
+
+  onRequestFinished(listener: (request: FinishedRequest) => void): void {
+    this.#finishListeners.push(listener);
+  }
+
+  onStep(listener: (step: StepObservation) => void): void {
+    this.#stepListeners.push(listener);
+  }
+
+  health(): { readonly ok: boolean; readonly reason?: string } {
+    return this.#death === undefined ? { ok: true } : { ok: false, reason: this.#death.message };
+  }
+
+  async resetPrefixCache(): Promise<void> {
+    this.#refuseIfClosed();
+    const ticket = ++this.#numTickets;
+    await new Promise<void>((resolve, reject) => {
+      this.#resets.set(ticket, { resolve, reject });
+      this.#link.send({ type: 'reset-prefix-cache', ticket });
+    });
+  }
+
+  close(options: { readonly timeoutMs?: number } = {}): Promise<void> {
+    this.#closing ??= this.#close(options.timeoutMs ?? 0);
+    return this.#closing;
+  }
+
+  async #close(timeoutMs: number): Promise<void> {
+    if (this.#active.size > 0 && timeoutMs > 0) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, timeoutMs);
+        this.#onIdle = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+    }
+    this.#failAll(new TenonError('capacity.shutting-down', 'the server is shutting down'));
+    await this.#link.close();
+    await this.tokenizer?.close();
+  }
+
+  #refuseIfClosed(): void {
+    if (this.#death !== undefined) throw this.#death;
+    if (this.#closing !== undefined) {
+      throw new TenonError(
+        'capacity.shutting-down',
+        'the server is shutting down and takes no more requests',
+      );
+    }
+  }
+
+  /** What can be refused before tokenizing. */
+  #checkRequest({ prompt, params, priority }: GenerateRequest): void {
+    if (priority !== undefined && priority !== 0 && !this.info.priorityScheduling) {
+      const message = `priority is ${priority}; expected 0, because the engine runs with the fcfs scheduling policy`;
+      throw new TenonError('request.invalid-value', message, { param: 'priority' });
+    }
+    if ('tokenIds' in prompt) checkPromptTokens(prompt.tokenIds, this.info);
+    if (this.tokenizer !== undefined) return;
+    const needsTokenizer = 'text' in prompt ? 'a text prompt' : params.stop.length > 0 ? 'stop' : params.badWords.length > 0 ? 'bad_words' : undefined; // prettier-ignore
+    if (needsTokenizer !== undefined) {
+      throw new TenonError(
+        'request.no-tokenizer',
+        `${needsTokenizer} needs a tokenizer, and the engine runs without one; send token ids`,
+      );
+    }
+  }
+
+  /** Tokenizes the prompt and hands the request to the core. Returns undefined if it was left meanwhile. */
+  async #start(
+    request: GenerateRequest,
+    isWanted: () => boolean,
+    onNews: () => void,
+  ): Promise<RequestState | undefined> {
+    const arrivalMs = monotonicMs();
+    request.signal?.throwIfAborted();
+    const promptTokenIds = await this.#tokenize(request);
+    checkPromptTokens(promptTokenIds, this.info);
+    this.#refuseIfClosed();
+    request.signal?.throwIfAborted();
+    if (!isWanted()) return undefined;
+
+    const { n } = request.params;
+    const firstSequenceId = this.#nextSequenceId;
+    this.#nextSequenceId += n;
+    const eosTokenId = this.#options.eosTokenIds[0];
+    const state = new RequestState(request, {
+      firstSequenceId,
+      promptTokenIds,
+      tokenizer: this.tokenizer,
+      eosTokenId,
+      arrivalMs,
+    });
+    this.#register(state, onNews);
+    this.#sendToCore(state);
+    return state;
+  }
+
+  async #tokenize({ prompt, addSpecialTokens }: GenerateRequest): Promise<readonly number[]> {
+    if ('tokenIds' in prompt) return prompt.tokenIds;
+    return this.tokenizer!.encodeAsync(prompt.text, { addSpecialTokens: addSpecialTokens ?? true });
+  }
+
+  #register(state: RequestState, onNews: () => void): void {
+    const { signal } = state.request;
+    const abort = () => this.#abort(state);
+    signal?.addEventListener('abort', abort, { once: true });
+    this.#active.set(state, { state, onNews, release: () => signal?.removeEventListener('abort', abort) });
+    state.sequenceIds.forEach((id, index) => this.#sequences.set(id, { state, index, lastTokenMs: 0 }));
+  }
+
+  #sendToCore(state: RequestState): void {
+    const { params, priority, cacheSalt } = state.request;
+    const { eosTokenIds, processedLogprobs } = this.#options;
+    const badWords =
+      params.badWords.length > 0 ? encodeBadWords(params.badWords, this.tokenizer!) : new Int32Array(0);
+    const suppressTokens = [...eosTokenIds, ...params.stopTokenIds];
+    this.#link.send({
+      type: 'add',
+      request: {
+        firstSequenceId: state.firstSequenceId,
+        promptTokenIds: Int32Array.from(state.promptTokenIds),
+        seed: params.seed === undefined ? this.#nextSeed() : BigInt(params.seed),
+        n: params.n,
+        sampler: buildSamplerRow(params, { suppressTokens, badWords, processedLogprobs }),
+        maxTokens: params.maxTokens ?? Infinity,
+        stopTokenIds: params.ignoreEos ? params.stopTokenIds : suppressTokens,
+        priority: priority ?? 0,
+        cacheSalt,
+      },
+    });
+  }
+
+  /** With an engine seed, requests without one get a fixed sequence of seeds. */
+  #nextSeed(): bigint {
+    if (this.#options.seed === undefined) return randomBytes(8).readBigUInt64LE();
+    return BigInt.asUintN(64, BigInt(this.#options.seed) + 0xd1b54a32d192ed03n * ++this.#numSeeds);
+  }
+
+  #receive(message: FromCore): void {
+    if (message.type === 'outputs') this.#readOutputs(message.records);
+    else if (message.type === 'prefix-cache-reset') {
+      this.#resets.get(message.ticket)?.resolve();
+      this.#resets.delete(message.ticket);
+    } else {
+      const error = TenonError.fromJSON(message.error);
+      if (message.fatal) this.#death = error;
+      const failed = new Set(message.sequenceIds.map((id) => this.#sequences.get(id)?.state));
+      for (const state of failed) if (state !== undefined) this.#fail(state, error);
+    }
+  }
+
+  #readOutputs(records: Float64Array): void {
+    this.#coreStats = coreStatsOf(records);
+    this.#nowMs = monotonicMs();
+    visitOutputs(records, this.#visitor);
+    this.#observeStep(numScheduledTokensOf(records));
+    for (const state of this.#news) {
+      const active = this.#active.get(state);
+      if (state.isFinished) this.#endRequest(state);
+      active?.onNews();
+    }
+    this.#news.clear();
+  }
+
+  #observeStep(numTokens: number): void {
+    const step = { numTokens, interTokenMs: this.#interTokenMs };
+    this.#interTokenMs = [];
+    if (numTokens > 0) for (const listener of this.#stepListeners) listener(step);
+  }
+
+  #started(sequenceId: number, scheduledMs: number, numCachedTokens: number): void {
+    const ref = this.#sequences.get(sequenceId);
+    if (ref === undefined || ref.index > 0) return;
+    ref.state.metrics.scheduledMs = scheduledMs;
+    ref.state.numCachedTokens = numCachedTokens;
+  }
+
+  /** Tokens of sequences that ended meanwhile find nobody here. */
+  #token(
+    sequenceId: number,
+    tokenId: number,
+    end: EndReason | undefined,
+    logprobs: Logprob[] | undefined,
+  ): void {
+    const ref = this.#sequences.get(sequenceId);
+    if (ref === undefined) return;
+    const { state } = ref;
+    this.#count(ref);
+    const endedByString = state.sequences[ref.index]!.push(tokenId, end, logprobs);
+    state.noteNews();
+    this.#news.add(state);
+    if (end === undefined && !endedByString) return;
+    this.#sequences.delete(sequenceId);
+    state.noteSequenceEnd();
+    if (endedByString) this.#link.send({ type: 'end', sequenceIds: [sequenceId] });
+  }
+
+  #count(ref: SequenceRef): void {
+    const { metrics, promptTokenIds } = ref.state;
+    this.#numGenerationTokens++;
+    if (metrics.firstTokenMs === 0) {
+      metrics.firstTokenMs = this.#nowMs;
+      this.#numPromptTokens += promptTokenIds.length;
+    }
+    metrics.lastTokenMs = this.#nowMs;
+    if (ref.lastTokenMs > 0 && this.#stepListeners.length > 0)
+      this.#interTokenMs.push(this.#nowMs - ref.lastTokenMs);
+    ref.lastTokenMs = this.#nowMs;
+  }
+
+  /** By its signal: the consumer still gets what there is, as a finished output. */
+  #abort(state: RequestState): void {
+    const active = this.#active.get(state);
+    if (active === undefined) return;
+    this.#endInCore(state);
+    state.abort();
+    this.#endRequest(state);
+    active.onNews();
+  }
+
+  /** The consumer went away; nobody is told. */
+  #leave(state: RequestState): void {
+    if (!this.#active.has(state)) return;
+    this.#endInCore(state);
+    state.abort();
+    this.#endRequest(state);
+  }
+
+  #fail(state: RequestState, error: TenonError): void {
+    const active = this.#active.get(state);
+    if (active === undefined) return;
+    this.#endInCore(state);
+    state.error = error;
+    this.#endRequest(state);
+    active.onNews();
+  }
+
+  #failAll(error: TenonError): void {
+    for (const state of [...this.#active.keys()]) this.#fail(state, error);
+    for (const { reject } of this.#resets.values()) reject(error);
+    this.#resets.clear();
+  }
+
+  #die(error: TenonError): void {
+    this.#death ??= error;
+    this.#failAll(error);
+  }
+
+  #endInCore(state: RequestState): void {
+    const sequenceIds = state.sequenceIds.filter((id) => this.#sequences.delete(id));
+    if (sequenceIds.length > 0 && this.#death === undefined) this.#link.send({ type: 'end', sequenceIds });
+  }
+
+  /** The one place where requests end. */
+  #endRequest(state: RequestState): void {
+    this.#active.get(state)?.release();
+    this.#active.delete(state);
+    if (this.#active.size === 0) this.#onIdle?.();
+    if (this.#finishListeners.length === 0) return;
+    const finished: FinishedRequest = {
+      requestId: state.request.requestId,
+      numPromptTokens: state.promptTokenIds.length,
+      numCachedTokens: state.numCachedTokens,
+      numGenerationTokens: state.numGenerationTokens,
+      finishReason: state.error === undefined ? (state.sequences[0]!.finishReason ?? 'abort') : 'error',
+      params: state.request.params,
+      metrics: { ...state.metrics },
+      finishedMs: monotonicMs(),
+    };
+    for (const listener of this.#finishListeners) listener(finished);
+  }
+}
+
+/** A request between `generate` and its stream: started by the first read, left by the consumer at any time. */
+class PendingRequest implements OutputSource {
+  #state: RequestState | undefined = undefined;
+  #error: TenonError | undefined = undefined;
+  #isLeft = false;
+
+  constructor(
+    private readonly request: GenerateRequest,
+    private readonly begin: (
+      request: GenerateRequest,
+      isWanted: () => boolean,
+      onNews: () => void,
+    ) => Promise<RequestState | undefined>,
+    private readonly leaveRequest: (state: RequestState) => void,
+  ) {}
+
+  start(onNews: () => void): void {
+    this.begin(this.request, () => !this.#isLeft, onNews).then(
+      (state) => {
+        this.#state = state;
+        if (state !== undefined && this.#isLeft) this.leaveRequest(state);
+        onNews();
+      },
+      (error: unknown) => {
+        this.#error = this.request.signal?.aborted === true ? aborted() : asTenonError(error);
+        onNews();
+      },
+    );
+  }
+
+  take(): RequestOutput | undefined {
+    const error = this.#error ?? this.#state?.error;
+    if (error !== undefined) throw error;
+    return this.#state?.takeOutput();
+  }
+
+  leave(): void {
+    this.#isLeft = true;
+    if (this.#state !== undefined) this.leaveRequest(this.#state);
+  }
+}
+
+const aborted = () => new TenonError('request.aborted', 'the request was aborted before it began');

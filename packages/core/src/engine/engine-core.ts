@@ -1,0 +1,294 @@
+import type { BackendFailure, Executable } from '../backend/index.js';
+import { StepResult } from '../batch/step-result.js';
+import { StepWriter } from '../batch/step-writer.js';
+import { asTenonError, invariant, TenonError } from '../errors.js';
+import { KvCacheManager } from '../kv-cache/kv-cache-manager.js';
+import { withSeed } from '../sampling/sampler-row.js';
+import { ScheduledStep } from '../scheduler/scheduled-step.js';
+import { Scheduler, type SchedulerOptions } from '../scheduler/scheduler.js';
+import { Sequence } from '../scheduler/sequence.js';
+import { monotonicMs } from './clock.js';
+import type { CoreRequest, FromCore, ToCore } from './core-messages.js';
+import { OutputEncoder } from './output-records.js';
+
+export interface EngineCoreOptions {
+  readonly scheduler: SchedulerOptions;
+  readonly numBlocks: number;
+  readonly blockSize: number;
+  readonly watermarkBlocks: number;
+  readonly maxModelLen: number;
+  readonly enablePrefixCaching: boolean;
+  readonly stepsInFlight: number;
+  readonly tokenBuckets: readonly number[];
+}
+
+/** A place for one step in flight. */
+interface Lane {
+  readonly step: ScheduledStep;
+  readonly writer: StepWriter;
+  readonly result: StepResult;
+  stepId: number;
+}
+
+/**
+ * The engine loop. It is driven by events, not by time: requests coming in and steps ending each make it enqueue as many
+ * steps as may be in flight, so the next step is ready before the last one ends; with nothing to compute it sleeps.
+ * Everything a step brought leaves in one message.
+ */
+export class EngineCore {
+  readonly #options: EngineCoreOptions;
+  readonly #executable: Pick<Executable, 'run'>;
+  readonly #send: (message: FromCore) => void;
+  readonly #kv: KvCacheManager;
+  readonly #scheduler: Scheduler;
+  readonly #sequences = new Map<number, Sequence>();
+  /** Used in turn: the steps in flight are `#numInFlight` lanes from `#oldest` on. */
+  readonly #lanes: readonly Lane[];
+  readonly #encoder = new OutputEncoder();
+  #oldest = 0;
+  #numInFlight = 0;
+  #numSteps = 0;
+  #isWakeUpDue = false;
+  #isPumping = false;
+  #dead: TenonError | undefined = undefined;
+  #isClosed = false;
+
+  constructor(
+    options: EngineCoreOptions,
+    executable: Pick<Executable, 'run'>,
+    send: (message: FromCore) => void,
+  ) {
+    this.#options = options;
+    this.#executable = executable;
+    this.#send = send;
+    this.#kv = new KvCacheManager(options);
+    this.#scheduler = new Scheduler(options.scheduler, this.#kv);
+    const { maxNumSeqs, maxNumBatchedTokens } = options.scheduler;
+    const writerOptions = {
+      maxNumSeqs,
+      maxNumBatchedTokens,
+      tokenBuckets: options.tokenBuckets,
+      blockSize: options.blockSize,
+    };
+    this.#lanes = Array.from({ length: options.stepsInFlight }, () => ({
+      step: new ScheduledStep(maxNumSeqs),
+      writer: new StepWriter(writerOptions),
+      result: new StepResult(),
+      stepId: 0,
+    }));
+  }
+
+  receive(message: ToCore): void {
+    if (message.type === 'add') this.#add(message.request);
+    else if (message.type === 'end') this.#end(message.sequenceIds);
+    else if (message.type === 'reset-prefix-cache') {
+      this.#kv.resetPrefixCache();
+      this.#send({ type: 'prefix-cache-reset', ticket: message.ticket });
+    } else this.#isClosed = true;
+  }
+
+  /** The backend's word that the oldest step in flight has ended. */
+  stepDone(stepId: number, error?: BackendFailure): void {
+    this.#guard(() => {
+      const lane = this.#lanes[this.#oldest]!;
+      invariant(this.#numInFlight > 0 && lane.stepId === stepId, `step ${stepId} ended out of order`);
+      this.#oldest = (this.#oldest + 1) % this.#lanes.length;
+      this.#numInFlight--;
+      if (error === undefined) this.#collect(lane);
+      else this.#failStep(error);
+      const { numTokens } = lane.step;
+      this.#pump();
+      this.#flush(numTokens);
+    });
+  }
+
+  #add(request: CoreRequest): void {
+    const group = this.#makeSequences(request);
+    if (this.#dead !== undefined) {
+      this.#fail(this.#dead, group.map((sequence) => sequence.id)); // prettier-ignore
+      return;
+    }
+    for (const sequence of group) this.#sequences.set(sequence.id, sequence);
+    this.#scheduler.add(group);
+    this.#wakeUp();
+  }
+
+  #makeSequences(request: CoreRequest): Sequence[] {
+    const stopTokens = new Set(request.stopTokenIds);
+    const { sampler } = request;
+    return Array.from({ length: request.n }, (_, i) => {
+      const wantsPromptLogprobs = i === 0 && sampler.numPromptLogprobs >= 0;
+      return new Sequence({
+        id: request.firstSequenceId + i,
+        promptTokenIds: request.promptTokenIds,
+        maxTokens: request.maxTokens,
+        maxModelLen: this.#options.maxModelLen,
+        priority: request.priority,
+        extraKey: this.#extraKey(request),
+        stopTokens,
+        minTokens: sampler.minTokens,
+        maxTopLogprobs: Math.max(0, sampler.numLogprobs, wantsPromptLogprobs ? sampler.numPromptLogprobs : 0),
+        wantsPromptLogprobs,
+        sampler: withSeed(sampler, request.seed, i),
+      });
+    });
+  }
+
+  /** Without prefix caching, the sequences of one request still share their prompt, under a key of their own. */
+  #extraKey({ cacheSalt, n, firstSequenceId }: CoreRequest): string | undefined {
+    if (!this.#options.enablePrefixCaching) return n > 1 ? `request:${firstSequenceId}` : undefined;
+    return cacheSalt === undefined ? '' : `salt:${cacheSalt}`;
+  }
+
+  /** In reverse, so that followers leave their leader from the end of its list. */
+  #end(sequenceIds: readonly number[]): void {
+    for (let i = sequenceIds.length - 1; i >= 0; i--) {
+      const sequence = this.#sequences.get(sequenceIds[i]!);
+      if (sequence === undefined) continue;
+      this.#sequences.delete(sequence.id);
+      this.#scheduler.end(sequence);
+    }
+    this.#wakeUp();
+  }
+
+  /** Enqueues steps once all messages that are already here have been read. */
+  #wakeUp(): void {
+    if (this.#isWakeUpDue) return;
+    this.#isWakeUpDue = true;
+    setImmediate(() => {
+      this.#isWakeUpDue = false;
+      this.#guard(() => {
+        this.#pump();
+        if (this.#numInFlight === 0) this.#flush(0);
+      });
+    });
+  }
+
+  #pump(): void {
+    if (this.#isPumping || this.#dead !== undefined || this.#isClosed) return;
+    this.#isPumping = true;
+    while (this.#numInFlight < this.#lanes.length && this.#tryStartStep());
+    this.#isPumping = false;
+  }
+
+  #tryStartStep(): boolean {
+    const lane = this.#lanes[(this.#oldest + this.#numInFlight) % this.#lanes.length]!;
+    this.#scheduler.schedule(lane.step);
+    if (lane.step.numSeqs === 0) {
+      const isStuck = this.#numInFlight === 0 && this.#scheduler.numRunning + this.#scheduler.numWaiting > 0;
+      invariant(!isStuck, 'there are requests, but none can be scheduled');
+      return false;
+    }
+    lane.stepId = ++this.#numSteps;
+    const words = lane.writer.write(lane.step, lane.stepId);
+    const result = lane.result.prepare(lane.step.numLogitRows, lane.step.maxTopLogprobs);
+    this.#reportStarted(lane.step);
+    this.#numInFlight++;
+    this.#executable.run(words, result);
+    return true;
+  }
+
+  #reportStarted(step: ScheduledStep): void {
+    for (let i = 0; i < step.numSeqs; i++) {
+      const sequence = step.sequences[i]!;
+      if (step.fresh[i] !== 1 || sequence.hasStarted) continue;
+      sequence.hasStarted = true;
+      this.#encoder.started(sequence.id, monotonicMs(), sequence.numCachedTokens!);
+    }
+  }
+
+  #collect({ step, result }: Lane): void {
+    let row = 0;
+    for (let i = 0; i < step.numSeqs; i++) {
+      const sequence = step.sequences[i]!;
+      const isWanted = sequence.state !== 'finished';
+      for (let j = 0; j < step.scoreCounts[i]!; j++, row++) {
+        if (isWanted) this.#collectScore(sequence, step.scoreStarts[i]! + j + 1, result, row);
+      }
+      if (step.samples[i] !== 1) continue;
+      if (isWanted) this.#collectToken(sequence, result, row);
+      row++;
+    }
+  }
+
+  #collectScore(sequence: Sequence, position: number, result: StepResult, row: number): void {
+    const numTop = sequence.sampler.numPromptLogprobs;
+    this.#encoder.score(sequence.id, position, 1 + numTop);
+    this.#encodeLogprobs(sequence.tokenIds[position]!, result, row, numTop);
+  }
+
+  #collectToken(sequence: Sequence, result: StepResult, row: number): void {
+    const tokenId = result.token(row);
+    invariant(tokenId >= 0, `the backend sampled no token in row ${row}`);
+    const end = this.#scheduler.receive(sequence, tokenId);
+    if (end !== undefined) this.#sequences.delete(sequence.id);
+    const numTop = sequence.sampler.numLogprobs;
+    this.#encoder.token(sequence.id, tokenId, end, numTop < 0 ? 0 : 1 + numTop);
+    if (numTop >= 0) this.#encodeLogprobs(tokenId, result, row, numTop);
+  }
+
+  #encodeLogprobs(tokenId: number, result: StepResult, row: number, numTop: number): void {
+    this.#encoder.logprob(tokenId, result.logprob(row), result.rank(row));
+    for (let k = 0; k < numTop; k++)
+      this.#encoder.logprob(result.topId(row, k), result.topLogprob(row, k), k + 1);
+  }
+
+  #flush(numScheduledTokens: number): void {
+    const { counters } = this.#scheduler;
+    const records = this.#encoder.finish(numScheduledTokens, {
+      numRunning: this.#scheduler.numRunning,
+      numWaiting: this.#scheduler.numWaiting,
+      numFreeBlocks: this.#kv.numFreeBlocks,
+      numUsedBlocks: this.#kv.numUsedBlocks,
+      numPreemptionsTotal: counters.numPreemptions,
+      prefixCacheQueriesTotal: counters.prefixCacheQueries,
+      prefixCacheHitsTotal: counters.prefixCacheHits,
+      numStepsTotal: this.#numSteps,
+    });
+    this.#send({ type: 'outputs', records });
+  }
+
+  /** Fails what the step could have touched: all that run or have tokens in flight. After a lost device, everything. */
+  #failStep(failure: BackendFailure): void {
+    const error = new TenonError(failure.code, failure.message);
+    if (failure.code === 'backend.device-lost') {
+      this.#die(error);
+      return;
+    }
+    const touched = [...this.#sequences.values()].filter(
+      ({ state, numPending }) => state === 'running' || numPending > 0,
+    );
+    this.#drop(touched);
+    this.#kv.resetPrefixCache();
+    this.#fail(error, touched.map((sequence) => sequence.id)); // prettier-ignore
+  }
+
+  /** Takes no more requests, and fails those there are. */
+  #die(error: TenonError): void {
+    this.#dead = error;
+    const all = [...this.#sequences.values()];
+    this.#drop(all);
+    this.#fail(error, all.map((sequence) => sequence.id)); // prettier-ignore
+  }
+
+  #drop(sequences: readonly Sequence[]): void {
+    for (const sequence of sequences.toReversed()) {
+      this.#sequences.delete(sequence.id);
+      this.#scheduler.end(sequence);
+    }
+  }
+
+  #fail(error: TenonError, sequenceIds: readonly number[]): void {
+    this.#send({ type: 'failed', error: error.toJSON(), sequenceIds, fatal: this.#dead !== undefined });
+  }
+
+  /** A bug in here must end requests, not leave them waiting. */
+  #guard(action: () => void): void {
+    try {
+      action();
+    } catch (error) {
+      this.#isPumping = false;
+      if (this.#dead === undefined) this.#die(asTenonError(error));
+    }
+  }
+}

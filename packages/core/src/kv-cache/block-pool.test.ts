@@ -1,0 +1,65 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { BlockPool } from './block-pool.js';
+
+describe('BlockPool', () => {
+  it('evicts the least recently used cached block first, and uncached ones before any cached one', () => {
+    const pool = new BlockPool(4);
+    const blocks = [0, 1, 2, 3].map(() => pool.allocate());
+    pool.cache(blocks[0]!, 'a');
+    pool.cache(blocks[1]!, 'b');
+    pool.cache(blocks[2]!, 'c');
+    for (const i of [1, 0, 3, 2]) pool.release(blocks[i]!);
+    expect([0, 1, 2, 3].map(() => pool.allocate())).toEqual([blocks[3], blocks[1], blocks[0], blocks[2]]);
+    expect(['a', 'b', 'c'].map((hash) => pool.find(hash))).toEqual([undefined, undefined, undefined]);
+  });
+
+  it('keeps a cached block usable until it is reused', () => {
+    const pool = new BlockPool(2);
+    const block = pool.allocate();
+    pool.cache(block, 'a');
+    pool.release(block);
+    expect(pool.find('a')).toBe(block);
+    pool.acquire(block);
+    expect(pool.numFree).toBe(1);
+    expect(pool.allocate()).not.toBe(block);
+    pool.release(block);
+    expect(pool.allocate()).toBe(block);
+    expect(pool.find('a')).toBeUndefined();
+  });
+
+  it('keeps free + used = total, and hands no block out twice, under any sequence of operations', () => {
+    const operation = fc.record({ kind: fc.constantFrom('allocate', 'release', 'cache', 'acquire'), pick: fc.nat() });
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 12 }), fc.array(operation, { maxLength: 200 }), (numBlocks, operations) => {
+        const pool = new BlockPool(numBlocks);
+        const holders: number[] = [];
+        const hashes = new Map<string, number>();
+        operations.forEach(({ kind, pick }, i) => {
+          const held = holders[pick % Math.max(1, holders.length)];
+          if (kind === 'allocate' && pool.numFree > 0) {
+            const block = pool.allocate();
+            expect(holders).not.toContain(block);
+            holders.push(block);
+          } else if (kind === 'release' && held !== undefined) {
+            holders.splice(holders.indexOf(held), 1);
+            pool.release(held);
+          } else if (kind === 'cache' && held !== undefined) {
+            pool.cache(held, `h${i}`);
+            hashes.set(`h${i}`, held);
+          } else if (kind === 'acquire') {
+            const block = pool.find([...hashes.keys()][pick % Math.max(1, hashes.size)] ?? '');
+            if (block !== undefined) {
+              pool.acquire(block);
+              holders.push(block);
+            }
+          }
+          expect(pool.numUsed).toBe(new Set(holders).size);
+          expect(pool.numFree + pool.numUsed).toBe(numBlocks);
+        });
+        for (const block of holders) pool.release(block);
+        expect(pool.numFree).toBe(numBlocks);
+      }),
+    );
+  });
+});
