@@ -29,6 +29,12 @@ function opRow(name: (typeof opNames)[number]): string {
   return `    {"${name}", ${numbers.join(', ')}},`;
 }
 
+/** A row of `kOpAttrs`. */
+const attrRow = (name: (typeof opNames)[number]): string =>
+  `    {${Object.entries(ops[name].attrs)
+    .map(([attr, type]) => `{"${attr}", ${type === 'f'}}`)
+    .join(', ')}},`;
+
 /** The header's whole text. Checked in; a test fails when it is stale. */
 export function renderSchemaHeader(): string {
   const opComments = opNames.map((name) => {
@@ -80,6 +86,16 @@ struct OpInfo {
 };
 inline constexpr OpInfo kOps[kNumOps] = {
 ${opNames.map(opRow).join('\n')}
+};
+
+/** Attribute names as in the op table, in the plan's order; the rest of a row is null. */
+struct AttrInfo {
+  const char* name;
+  bool is_float;
+};
+inline constexpr int32_t kMaxOpAttrs = 8;
+inline constexpr AttrInfo kOpAttrs[kNumOps][kMaxOpAttrs] = {
+${opNames.map(attrRow).join('\n')}
 };
 
 inline constexpr const char* kDtypeNames[] = {${dtypes.map((dtype) => `"${dtype}"`).join(', ')}};

@@ -41,7 +41,6 @@ struct PlanSegment {
 
 inline constexpr int kMaxOpInputs = 6;
 inline constexpr int kMaxOpOutputs = 2;
-inline constexpr int kMaxOpAttrs = 8;
 
 struct PlanOp {
   OpId id;

@@ -169,6 +169,29 @@ inline constexpr OpInfo kOps[kNumOps] = {
     {"qkv_rope_kv_write", 1, 6, 2, 7, 51},
 };
 
+/** Attribute names as in the op table, in the plan's order; the rest of a row is null. */
+struct AttrInfo {
+  const char* name;
+  bool is_float;
+};
+inline constexpr int32_t kMaxOpAttrs = 8;
+inline constexpr AttrInfo kOpAttrs[kNumOps][kMaxOpAttrs] = {
+    {},
+    {{"size", false}, {"eps", true}},
+    {},
+    {},
+    {{"rotaryDim", false}, {"scale", true}, {"dynamic", false}, {"base", true}, {"factor", true}, {"originalMaxPosition", false}},
+    {{"numHeads", false}, {"headDim", false}, {"rotaryDim", false}, {"interleaved", false}},
+    {{"layer", false}, {"numKvHeads", false}, {"headDim", false}},
+    {{"layer", false}, {"numHeads", false}, {"numKvHeads", false}, {"headDim", false}, {"scale", true}, {"slidingWindow", false}, {"softCap", true}},
+    {{"activation", false}},
+    {},
+    {},
+    {},
+    {{"activation", false}},
+    {{"layer", false}, {"numHeads", false}, {"numKvHeads", false}, {"headDim", false}, {"rotaryDim", false}, {"interleaved", false}, {"eps", true}},
+};
+
 inline constexpr const char* kDtypeNames[] = {"f32", "bf16", "f16", "i32", "state"};
 inline constexpr int32_t kDtypeBytes[] = {4, 2, 2, 4, 0};
 inline constexpr const char* kWeightUseNames[] = {"linear", "linear_gated", "embedding", "vector"};

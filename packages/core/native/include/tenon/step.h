@@ -269,7 +269,7 @@ class StepChecker {
   size_t num_words_;
   const PlanLimits& limits_;
   StepView& view_;
-  int64_t size_words_ = 0;
+  int32_t size_words_ = 0;
 };
 
 inline Status StepView::Parse(const int32_t* words, size_t num_words, const PlanLimits& limits, StepView* view) {

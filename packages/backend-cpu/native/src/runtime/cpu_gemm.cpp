@@ -1,0 +1,88 @@
+#include "cpu_gemm.h"
+
+#include <algorithm>
+
+#include "split.h"
+#include "weights.h"
+
+namespace tenon_cpu {
+namespace {
+
+using tenon::Status;
+
+// Rows that a thread takes at once: their x stays in L2 while the weights pass by.
+constexpr int64_t kRowTile = 128;
+// Up to here a call is bound by reading the weights, and single column blocks are the units of work.
+constexpr int64_t kFewRows = 16;
+// Column blocks of a unit of work for more rows.
+constexpr int64_t kGroupBlocks = 4;
+
+constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+Status CpuGemm::Linear(const tenon::LinearParams& p, tenon::Stream) {
+  if (!IsFloat(p.weight_dtype) || p.x_dtype != p.weight_dtype || !IsFloat(p.y_dtype))
+    return UnsupportedDtype("linear", "x and weight must have one float type");
+  if (p.residual != nullptr && p.residual_dtype != Dtype::kF32) return UnsupportedDtype("linear_add", "residual must be f32");
+  const auto& weight = *static_cast<const LoadedWeight*>(p.weight);
+  Run({.x = p.x,
+       .ldx = p.k,
+       .weight = weight.packed,
+       .bias = p.bias,
+       .epilogue = p.residual != nullptr ? Epilogue::kAdd : Epilogue::kStore,
+       .activation = 0,
+       .residual = static_cast<const float*>(p.residual),
+       .ldr = p.n,
+       .y = p.y,
+       .y_dtype = p.y_dtype,
+       .ldy = p.n},
+      p.rows, p.n);
+  return Status::Ok();
+}
+
+Status CpuGemm::LinearGated(const tenon::GatedLinearParams& p, tenon::Stream) {
+  if (!IsFloat(p.weight_dtype) || p.x_dtype != p.weight_dtype || !IsFloat(p.y_dtype))
+    return UnsupportedDtype("linear_gated", "x and weight must have one float type");
+  const auto& weight = *static_cast<const LoadedWeight*>(p.weight);
+  Run({.x = p.x,
+       .ldx = p.k,
+       .weight = weight.packed,
+       .bias = p.bias,
+       .epilogue = Epilogue::kGated,
+       .activation = p.activation,
+       .residual = nullptr,
+       .ldr = 0,
+       .y = p.y,
+       .y_dtype = p.y_dtype,
+       .ldy = p.intermediate},
+      p.rows, p.intermediate);
+  return Status::Ok();
+}
+
+// Units of work are numbered along the columns, then by row tile, so a chunk of units is one run of columns in most
+// cases. Cuts do not show in the results.
+void CpuGemm::Run(GemmParams params, int64_t rows, int64_t output_columns) {
+  if (rows == 0) return;
+  const int64_t num_blocks = CeilDiv(output_columns, kLanes);
+  const int64_t unit_blocks = rows <= kFewRows ? 1 : kGroupBlocks;
+  const int64_t units_across = CeilDiv(num_blocks, unit_blocks);
+  const GuidedSplit split(units_across * CeilDiv(rows, kRowTile), context_.threads.size());
+
+  context_.threads.ParallelFor(split.num_chunks(), [&](int64_t chunk, int thread) {
+    GemmParams part = params;
+    part.scratch = context_.ScratchOf(thread);
+    for (Range units = split[chunk]; units.begin < units.end;) {
+      const int64_t tile = units.begin / units_across;
+      const int64_t end = std::min(units.end, (tile + 1) * units_across);
+      part.m_begin = tile * kRowTile;
+      part.m_end = std::min(part.m_begin + kRowTile, rows);
+      part.block_begin = (units.begin - tile * units_across) * unit_blocks;
+      part.block_end = std::min((end - tile * units_across) * unit_blocks, num_blocks);
+      context_.kernels.gemm(part);
+      units.begin = end;
+    }
+  });
+}
+
+}  // namespace tenon_cpu
