@@ -168,10 +168,13 @@ struct AttentionParams {
   int32_t kv_head;
   int32_t query_begin, query_end;  // rows of q and y
   int32_t first_position;          // position of query_begin
-  int32_t split_begin, split_end;  // numbers of KV splits to walk; all: 0, INT32_MAX
+  // Numbers of the KV splits to walk (split s: positions [s * kKvSplit, (s + 1) * kKvSplit)). All: 0, INT32_MAX; with
+  // `partial`, split_end is at most last position / kKvSplit + 1.
+  int32_t split_begin, split_end;
   void* y;                         // [T, num_heads * head_dim] of the cache's dtype
   int64_t ldy;
-  float* partial;  // null: write y. Else per split, query row and head of the group: [head_dim] acc, max, sum (f32)
+  // Null: write y. Else [split_end - split_begin][query rows][group][head_dim + 2] f32: unnormalized output, max, sum.
+  float* partial;
   void* scratch;   // AttentionScratchBytes of the calling thread
 };
 
@@ -233,8 +236,10 @@ inline constexpr int kMaxQueryRows = 32;
 
 // The table of one instruction set, or null where this build lacks it.
 const Kernels* GetKernels(Isa isa);
-// The best that this machine runs (CPUID and operating system), or what TENON_CPU_ISA names if that can run.
+// The best that this machine runs (CPUID and operating system), or what TENON_CPU_ISA names if that can run. Whoever
+// starts up checks the variable with IsaByName and CanRun, and reports a value that cannot be followed.
 Isa BestIsa();
 bool CanRun(Isa isa);
+bool IsaByName(const char* name, Isa* isa);
 
 }  // namespace tenon_cpu

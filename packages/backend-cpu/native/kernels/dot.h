@@ -1,0 +1,188 @@
+// The one inner loop of GEMM and attention: acc[r][j] += Σ_s x[r][s] · w[j][s], where w[j] is a column of blocks of 16
+// lanes (weights: output columns; K: tokens; V: head dimensions) and x[r] a row whose elements are broadcast. K ascends, one
+// accumulator per output lane, the same instructions for every tile size: a row's sum does not depend on its tile.
+#pragma once
+
+#include "elements.h"
+
+namespace tenon_cpu::TENON_ISA {
+
+// Multiply-add in f32 for every weight type; x is f32 (converted beforehand, padded with zeros to whole steps).
+template <Dtype D>
+struct FmaDot {
+  using X = float;
+  static constexpr Dtype kDtype = D;
+  static constexpr int kFactor = PackFactor(D);  // K elements per step
+  static constexpr int kParts = kFactor;         // loads of w per step
+  static constexpr bool kConvertsX = D != Dtype::kF32;
+
+  using W = V;
+  using XLanes = V;
+  TENON_INLINE static W LoadW(const char* w, int part) {
+    const auto* elements = reinterpret_cast<const Element<D>*>(w);
+    if constexpr (D == Dtype::kBf16) return LoadBf16Part(elements, part);
+    return LoadElements<D>(elements);
+  }
+  // The first 8 lanes; the others are zero.
+  TENON_INLINE static W LoadHalfW(const char* w, int part) {
+    Element<D> lanes[16 * kFactor] = {};
+    memcpy(lanes, w, sizeof(lanes) / 2);
+    return LoadW(reinterpret_cast<const char*>(lanes), part);
+  }
+  TENON_INLINE static XLanes LoadX(const X* x, int part) { return Broadcast(x[part]); }
+  TENON_INLINE static XLanes LoadLastX(const X* x, int part) { return Broadcast(x[part]); }
+  TENON_INLINE static V Step(V acc, W w, XLanes x) { return Fma(x, w, acc); }
+
+  // Stores 16 attention weights in the type of x and returns them as stored.
+  TENON_INLINE static V StoreX(X* x, V v) {
+    Store(x, v);
+    return v;
+  }
+};
+
+// The dot of a dtype on this instruction set.
+template <Dtype D>
+struct DotOf {
+  using Type = FmaDot<D>;
+};
+
+#ifdef TENON_BF16_DOT
+// vdpbf16ps: pairs of bf16 with f32 accumulation; x stays bf16.
+struct PairDot {
+  using X = uint16_t;
+  static constexpr Dtype kDtype = Dtype::kBf16;
+  static constexpr int kFactor = 2;
+  static constexpr int kParts = 1;
+  static constexpr bool kConvertsX = false;
+
+  using W = __m512i;
+  using XLanes = __m512i;
+  TENON_INLINE static W LoadW(const char* w, int) { return _mm512_loadu_si512(w); }
+  TENON_INLINE static W LoadHalfW(const char* w, int) {
+    return _mm512_zextsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w)));
+  }
+  TENON_INLINE static XLanes LoadX(const X* x, int) {
+    int32_t pair;
+    memcpy(&pair, x, 4);
+    return _mm512_set1_epi32(pair);
+  }
+  // The last element of an odd K.
+  TENON_INLINE static XLanes LoadLastX(const X* x, int) { return _mm512_set1_epi32(x[0]); }
+  TENON_INLINE static V Step(V acc, W w, XLanes x) {
+    return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(w), reinterpret_cast<__m512bh>(x));
+  }
+  TENON_INLINE static V StoreX(X* x, V v) {
+    const __m256i half = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(x), half);
+    return LoadBf16(x);
+  }
+};
+
+template <>
+struct DotOf<Dtype::kBf16> {
+  using Type = PairDot;
+};
+#endif
+
+// What to prefetch at each step of the loop.
+struct NoPrefetch {
+  template <int NR>
+  TENON_INLINE void Step(const char* const (&)[NR], int64_t) const {}
+};
+// The same streams, `distance` bytes ahead.
+struct PrefetchAhead {
+  int64_t distance;
+  template <int NR>
+  TENON_INLINE void Step(const char* const (&w)[NR], int64_t offset) const {
+    TENON_UNROLL
+    for (int j = 0; j < NR; j++) TENON_PREFETCH(w[j] + distance + offset);
+  }
+};
+// Two other streams.
+struct PrefetchStreams {
+  const char* stream[2];
+  template <int NR>
+  TENON_INLINE void Step(const char* const (&)[NR], int64_t offset) const {
+    TENON_PREFETCH(stream[0] + offset);
+    TENON_PREFETCH(stream[1] + offset);
+  }
+};
+// One other stream for each of w.
+template <int N>
+struct PrefetchEach {
+  const char* stream[N];
+  template <int NR>
+  TENON_INLINE void Step(const char* const (&)[NR], int64_t offset) const {
+    TENON_UNROLL
+    for (int j = 0; j < NR; j++) TENON_PREFETCH(stream[j] + offset);
+  }
+};
+
+// x[r]: row r at its first step; w[j]: block j at its first step; step s of a block lies w_stride bytes after step s - 1.
+template <class Dot, bool kHalf = false, int MR, int NR, class Prefetch>
+TENON_INLINE void DotSteps(const typename Dot::X* const (&x)[MR], const char* const (&w)[NR], int64_t w_stride,
+                           int64_t steps, const Prefetch& prefetch, V (&acc)[MR][NR]) {
+  for (int64_t s = 0; s < steps; s++) {
+    prefetch.Step(w, s * w_stride);
+    TENON_UNROLL
+    for (int part = 0; part < Dot::kParts; part++) {
+      typename Dot::W lanes[NR];
+      TENON_UNROLL
+      for (int j = 0; j < NR; j++) {
+        const char* block = w[j] + s * w_stride;
+        lanes[j] = kHalf ? Dot::LoadHalfW(block, part) : Dot::LoadW(block, part);
+      }
+      TENON_UNROLL
+      for (int r = 0; r < MR; r++) {
+        const typename Dot::XLanes row = Dot::LoadX(x[r] + s * Dot::kFactor, part);
+        TENON_UNROLL
+        for (int j = 0; j < NR; j++) acc[r][j] = Dot::Step(acc[r][j], lanes[j], row);
+      }
+    }
+  }
+}
+
+// Accumulators to and from memory: rows ld apart, blocks of 16 lanes side by side.
+template <int MR, int NR>
+TENON_INLINE void LoadTile(const float* tile, int64_t ld, V (&acc)[MR][NR]) {
+  TENON_UNROLL
+  for (int r = 0; r < MR; r++) {
+    TENON_UNROLL
+    for (int j = 0; j < NR; j++) acc[r][j] = Load(tile + r * ld + 16 * j);
+  }
+}
+template <int MR, int NR>
+TENON_INLINE void StoreTile(float* tile, int64_t ld, const V (&acc)[MR][NR]) {
+  TENON_UNROLL
+  for (int r = 0; r < MR; r++) {
+    TENON_UNROLL
+    for (int j = 0; j < NR; j++) Store(tile + r * ld + 16 * j, acc[r][j]);
+  }
+}
+template <int MR, int NR>
+TENON_INLINE void ZeroTile(V (&acc)[MR][NR]) {
+  TENON_UNROLL
+  for (int r = 0; r < MR; r++) {
+    TENON_UNROLL
+    for (int j = 0; j < NR; j++) acc[r][j] = Zero();
+  }
+}
+
+// Calls fn.Run<rows>() for 1 ≤ rows ≤ kMaxTileRows.
+template <int R = kMaxTileRows, class Fn>
+TENON_INLINE void WithRows(int64_t rows, const Fn& fn) {
+  if constexpr (R > 1) {
+    if (rows < R) return WithRows<R - 1>(rows, fn);
+  }
+  fn.template operator()<R>();
+}
+
+// Splits n rows into the fewest tiles, of sizes that differ by at most one.
+struct RowTiles {
+  int64_t n;
+  int64_t count;
+  explicit RowTiles(int64_t rows) : n(rows), count(CeilDiv(rows, kMaxTileRows)) {}
+  TENON_INLINE int64_t Begin(int64_t tile) const { return tile * (n / count) + Min(tile, n % count); }
+};
+
+}  // namespace tenon_cpu::TENON_ISA
