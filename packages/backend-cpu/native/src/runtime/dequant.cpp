@@ -11,8 +11,9 @@
 #include <bit>
 #include <cstring>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define TENON_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+// Clones are chosen by the dynamic linker, which only glibc's does.
+#if defined(__x86_64__) && defined(__GNUC__) && defined(__GLIBC__)
+#define TENON_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define TENON_CLONES
 #endif
@@ -27,6 +28,12 @@ constexpr int kKScaleBytes = 12;
 
 TENON_INLINE uint16_t LoadU16(const uint8_t* src) {
   uint16_t value;
+  std::memcpy(&value, src, sizeof value);
+  return value;
+}
+
+TENON_INLINE uint32_t LoadU32(const uint8_t* src) {
+  uint32_t value;
   std::memcpy(&value, src, sizeof value);
   return value;
 }
@@ -53,72 +60,61 @@ TENON_CLONES void DequantizeBf16(const uint8_t* src, int64_t n, float* dst) {
   for (int64_t i = 0; i < n; i++) dst[i] = std::bit_cast<float>(static_cast<uint32_t>(LoadU16(src + 2 * i)) << 16);
 }
 
-// Low nibbles are elements 0…15, high nibbles 16…31.
-TENON_INLINE void UnpackNibbles(const uint8_t* qs, int8_t* q) {
-  for (int j = 0; j < kSmallBlock / 2; j++) {
-    q[j] = static_cast<int8_t>(qs[j] & 15);
-    q[j + kSmallBlock / 2] = static_cast<int8_t>(qs[j] >> 4);
-  }
-}
-
-// Nibbles, and bit j of the word qh as element j's fifth bit.
-TENON_INLINE void UnpackFiveBits(const uint8_t* qh, const uint8_t* qs, int8_t* q) {
-  uint32_t high;
-  std::memcpy(&high, qh, sizeof high);
-  UnpackNibbles(qs, q);
-  for (int j = 0; j < kSmallBlock; j++) q[j] = static_cast<int8_t>(q[j] | ((high >> j) & 1) << 4);
-}
-
-TENON_INLINE void ScaleMinusOffset(const int8_t* q, float d, int offset, float* y) {
-  for (int j = 0; j < kSmallBlock; j++) y[j] = d * static_cast<float>(q[j] - offset);
-}
-
-TENON_INLINE void ScalePlusMin(const int8_t* q, float d, float m, float* y) {
-  for (int j = 0; j < kSmallBlock; j++) y[j] = d * static_cast<float>(q[j]) + m;
-}
+// Low nibbles are elements 0…15 of a block of 32, high nibbles 16…31.
 
 // d, 16 bytes of nibbles
 TENON_CLONES void DequantizeQ4_0(const uint8_t* src, int64_t num_blocks, float* dst) {
   for (int64_t b = 0; b < num_blocks; b++, src += 18, dst += kSmallBlock) {
-    int8_t q[kSmallBlock];
-    UnpackNibbles(src + 2, q);
-    ScaleMinusOffset(q, LoadF16(src), 8, dst);
+    const float d = LoadF16(src);
+    const uint8_t* qs = src + 2;
+    for (int j = 0; j < 16; j++) dst[j] = d * static_cast<float>((qs[j] & 15) - 8);
+    for (int j = 0; j < 16; j++) dst[16 + j] = d * static_cast<float>((qs[j] >> 4) - 8);
   }
 }
 
 // d, m, 16 bytes of nibbles
 TENON_CLONES void DequantizeQ4_1(const uint8_t* src, int64_t num_blocks, float* dst) {
   for (int64_t b = 0; b < num_blocks; b++, src += 20, dst += kSmallBlock) {
-    int8_t q[kSmallBlock];
-    UnpackNibbles(src + 4, q);
-    ScalePlusMin(q, LoadF16(src), LoadF16(src + 2), dst);
+    const float d = LoadF16(src), m = LoadF16(src + 2);
+    const uint8_t* qs = src + 4;
+    for (int j = 0; j < 16; j++) dst[j] = d * static_cast<float>(qs[j] & 15) + m;
+    for (int j = 0; j < 16; j++) dst[16 + j] = d * static_cast<float>(qs[j] >> 4) + m;
   }
+}
+
+// Element j of 32 with its fifth bit, bit j of `high`, in place.
+TENON_INLINE int LowFiveBits(uint8_t byte, uint32_t high, int j) { return (byte & 15) | static_cast<int>(high >> j & 1) << 4; }
+TENON_INLINE int HighFiveBits(uint8_t byte, uint32_t high, int j) {
+  return byte >> 4 | static_cast<int>(high >> (16 + j) & 1) << 4;
 }
 
 // d, 4 bytes of fifth bits, 16 bytes of nibbles
 TENON_CLONES void DequantizeQ5_0(const uint8_t* src, int64_t num_blocks, float* dst) {
   for (int64_t b = 0; b < num_blocks; b++, src += 22, dst += kSmallBlock) {
-    int8_t q[kSmallBlock];
-    UnpackFiveBits(src + 2, src + 6, q);
-    ScaleMinusOffset(q, LoadF16(src), 16, dst);
+    const float d = LoadF16(src);
+    const uint32_t high = LoadU32(src + 2);
+    const uint8_t* qs = src + 6;
+    for (int j = 0; j < 16; j++) dst[j] = d * static_cast<float>(LowFiveBits(qs[j], high, j) - 16);
+    for (int j = 0; j < 16; j++) dst[16 + j] = d * static_cast<float>(HighFiveBits(qs[j], high, j) - 16);
   }
 }
 
 // d, m, 4 bytes of fifth bits, 16 bytes of nibbles
 TENON_CLONES void DequantizeQ5_1(const uint8_t* src, int64_t num_blocks, float* dst) {
   for (int64_t b = 0; b < num_blocks; b++, src += 24, dst += kSmallBlock) {
-    int8_t q[kSmallBlock];
-    UnpackFiveBits(src + 4, src + 8, q);
-    ScalePlusMin(q, LoadF16(src), LoadF16(src + 2), dst);
+    const float d = LoadF16(src), m = LoadF16(src + 2);
+    const uint32_t high = LoadU32(src + 4);
+    const uint8_t* qs = src + 8;
+    for (int j = 0; j < 16; j++) dst[j] = d * static_cast<float>(LowFiveBits(qs[j], high, j)) + m;
+    for (int j = 0; j < 16; j++) dst[16 + j] = d * static_cast<float>(HighFiveBits(qs[j], high, j)) + m;
   }
 }
 
 // d, 32 signed bytes
 TENON_CLONES void DequantizeQ8_0(const uint8_t* src, int64_t num_blocks, float* dst) {
   for (int64_t b = 0; b < num_blocks; b++, src += 34, dst += kSmallBlock) {
-    int8_t q[kSmallBlock];
-    std::memcpy(q, src + 2, sizeof q);
-    ScaleMinusOffset(q, LoadF16(src), 0, dst);
+    const float d = LoadF16(src);
+    for (int j = 0; j < kSmallBlock; j++) dst[j] = d * static_cast<float>(static_cast<int8_t>(src[2 + j]));
   }
 }
 

@@ -10,7 +10,7 @@
  *  4. Penalties. Repetition r ≠ 1, once per distinct token of prompt and output: l = l > 0 ? l / r : l * r. Then, with
  *     c = times that the token is in the output, c > 0: l = l - frequency * c, then l = l - presence.
  *  5. Greedy rows: the token of the largest l, the lowest id among equals (0 if all are -inf). Done.
- *  6. Temperature: x[i] = l[i] / temperature. m = max x. If m is -inf: as greedy.
+ *  6. Temperature: x[i] = l[i] / temperature. m = max x. If m is infinite: as greedy.
  *     Weights in double: w[i] = exp(x[i] - m). Kept set K = { i : x[i] > -inf }.
  *  7. min_p > 0: K keeps i with w[i] ≥ min_p.
  *  8. top_k > 0 and fewer than |K|: K keeps i with x[i] ≥ the top_k-th largest x of K (ties are all kept).
@@ -170,7 +170,7 @@ const weightOf = (value: number, max: number): number => Math.exp(value - max);
 /** Steps 7 to 9: sets what is not kept to -inf, in place. */
 function keepTokens(scaled: Float32Array, { minP, topK, topP }: SampleRow): Float32Array {
   const max = scaled[argmax(scaled)]!;
-  if (max === -Infinity) return scaled;
+  if (!Number.isFinite(max)) return scaled;
   if (minP > 0) {
     for (let i = 0; i < scaled.length; i++) if (weightOf(scaled[i]!, max) < minP) scaled[i] = -Infinity;
   }
@@ -199,7 +199,7 @@ function prefixLength(scaled: Float32Array, kept: readonly number[], max: number
 /** Step 10. */
 function pickToken(scaled: Float32Array, u: number): number {
   const max = scaled[argmax(scaled)]!;
-  if (max === -Infinity) return argmax(scaled);
+  if (!Number.isFinite(max)) return argmax(scaled);
   let total = 0;
   for (let i = 0; i < scaled.length; i++) total += weightOf(scaled[i]!, max);
   let sum = 0;
@@ -233,10 +233,10 @@ function withLogprobs(values: Float32Array, token: number, row: SampleRow): Samp
   };
 }
 
-/** values - max - log Σ exp(values - max); all -inf stay -inf. */
+/** values - max - log Σ exp(values - max). Where the largest is infinite: 0 for +inf, -inf for the others. */
 export function logSoftmax(values: Float32Array): Float32Array {
   const max = values[argmax(values)]!;
-  if (max === -Infinity) return values.slice();
+  if (!Number.isFinite(max)) return values.map((value) => (value === Infinity ? 0 : -Infinity));
   let sum = 0;
   for (let i = 0; i < values.length; i++) sum += Math.exp(values[i]! - max);
   const logSum = Math.log(sum);
