@@ -38,8 +38,7 @@ export type StepHeaderField = (typeof stepHeader)[number];
  * Per logit row: logitRows [L] (token row), rowSeqs [L] (sequence number), rowModes [L] (bits of `rowMode`), and the
  * sampling parameters. targets [L]: the token whose logprob is wanted by a `target` row (prompt logprobs).
  * numLogprobs [L]: entries wanted in the row's top list; 0: the token's own logprob and rank only; -1: not even those (0, 0).
- * An absent per-row region means: temperature 1, topK 0, topP 1, minP 0, penalties 0, 0 and 1, numLogprobs 0, seed 0.
- * An empty row of allowedTokens allows all.
+ * Only ragged lists may be absent. An empty row of allowedTokens allows all.
  * seedLow/seedHigh [L]: 64-bit seed; noise is a function of (seed, position + 1 of the row's token) alone.
  */
 export const stepRegions = {

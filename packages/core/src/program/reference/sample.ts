@@ -29,7 +29,7 @@
  */
 import { rowMode } from '../../backend/index.js';
 
-/** One row's parameters; defaults of absent step regions are in `step-reader.ts`. */
+/** One row's parameters. */
 export interface SampleRow {
   /** Bits of `rowMode`. */
   readonly mode: number;

@@ -1,0 +1,13 @@
+/** `@tenon/core/conformance`: the two devices that are always there, and what tests of backends need. */
+export { createNullBackend, nullBackend, type NullBackendOptions } from './null-backend.js';
+export {
+  createReferenceBackend,
+  referenceBackend,
+  type ReferenceBackendOptions,
+} from './reference-backend.js';
+export { GraphBuilder, type Value } from '../program/graph-builder.js';
+export { planProgram, type BuiltPlan, type PlanNegotiation } from '../program/build-plan.js';
+export { lower } from '../program/lower.js';
+export { Interpreter } from '../program/reference/interpreter.js';
+export { StepReader } from '../program/reference/step-reader.js';
+export { sampleRow, uniform, type SampleResult, type SampleRow } from '../program/reference/sample.js';
