@@ -1,0 +1,40 @@
+/** What every route is given. */
+import { createHash } from 'node:crypto';
+
+import type { Engine } from '../engine/types.js';
+import { tenonVersion } from '../version.js';
+import type { ServerOptions } from './server-options.js';
+
+export interface ServerContext {
+  readonly engine: Engine;
+  readonly options: ServerOptions;
+  /** Unix time, seconds. */
+  readonly startedAt: number;
+  readonly systemFingerprint: string;
+  readonly state: ServerState;
+}
+
+export interface ServerState {
+  /** True from the first shutdown signal on: health is red, new requests are refused. */
+  shuttingDown: boolean;
+  /** Generation requests being answered now. */
+  numActiveRequests: number;
+}
+
+export function createServerContext(engine: Engine, options: ServerOptions): ServerContext {
+  return {
+    engine,
+    options,
+    startedAt: Math.floor(Date.now() / 1000),
+    systemFingerprint: systemFingerprint(engine, options),
+    state: { shuttingDown: false, numActiveRequests: 0 },
+  };
+}
+
+/** `tenon-<version>-<parallelism>-<hash>`: equal fingerprints give equal answers to seeded requests. */
+function systemFingerprint(engine: Engine, options: ServerOptions): string {
+  const { modelName, architecture, dtype, device, backend, blockSize } = engine.info;
+  const facts = [modelName, architecture, dtype, device, backend, blockSize];
+  const hash = createHash('sha256').update(JSON.stringify(facts)).digest('hex').slice(0, 8);
+  return `tenon-${tenonVersion}-${options.parallelism}-${hash}`;
+}
