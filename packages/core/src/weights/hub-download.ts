@@ -42,31 +42,28 @@ export async function downloadBlob(download: BlobDownload): Promise<void> {
   const wasResumed = ((await sizeOf(partial)) ?? 0) > 0;
   await completePartial(download, partial);
   if (!(await matches(partial, download))) {
+    if ((await sizeOf(blob)) === sizeBytes) return; // Another process was faster and has renamed it.
     await rm(partial, { force: true });
     // What an earlier run left may be at fault: once from the start.
     if (wasResumed) return downloadBlob(download);
-    const { kind, hex } = download.checksum;
-    throw new TenonError(
-      'config.download-failed',
-      `${download.name} arrived damaged: its ${kind} is not ${hex}; the file was removed, try again`,
-    );
+    throw damaged(download);
   }
   await rename(partial, blob).catch(async (error: unknown) => {
-    // Another process may have finished the same file first.
     if ((await sizeOf(blob)) !== sizeBytes) throw writeError(download, error);
   });
 }
 
 /** Links `snapshots/<commit>/<file>` to the blob, relatively, so that the cache can be moved. */
 export async function linkBlob(blob: string, link: string): Promise<void> {
-  if ((await stat(link).catch(() => undefined)) !== undefined) return;
-  await rm(link, { force: true });
+  const target = relative(dirname(link), blob);
   try {
-    await symlink(relative(dirname(link), blob), link);
+    await symlink(target, link);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return;
-    // A file system without links.
-    await copyFile(blob, link);
+    const exists = (error as NodeJS.ErrnoException).code === 'EEXIST';
+    if (exists && (await sizeOf(link)) !== undefined) return;
+    await rm(link, { force: true });
+    // A dangling link is made again; else the file system has no links.
+    await (exists ? symlink(target, link) : copyFile(blob, link));
   }
 }
 
@@ -132,6 +129,13 @@ async function writeAll(handle: FileHandle, chunk: Uint8Array, position: number)
   }
 }
 
+function damaged({ name, checksum }: BlobDownload): TenonError {
+  return new TenonError(
+    'config.download-failed',
+    `${name} arrived damaged: its ${checksum.kind} is not ${checksum.hex}; the file was removed, try again`,
+  );
+}
+
 function tooLong({ name, sizeBytes }: BlobDownload): TenonError {
   return new TenonError(
     'config.download-failed',
@@ -179,7 +183,13 @@ async function matches(file: string, { sizeBytes, checksum }: BlobDownload): Pro
   if ((await sizeOf(file)) !== sizeBytes) return false;
   const hash = createHash(checksum.kind === 'sha256' ? 'sha256' : 'sha1');
   if (checksum.kind === 'git-sha1') hash.update(`blob ${sizeBytes}\0`);
-  for await (const chunk of createReadStream(file, { highWaterMark: 2 ** 20 })) hash.update(chunk as Buffer);
+  try {
+    for await (const chunk of createReadStream(file, { highWaterMark: 2 ** 20 }))
+      hash.update(chunk as Buffer);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw error;
+  }
   return hash.digest('hex') === checksum.hex;
 }
 
