@@ -16,6 +16,7 @@ interface CoreSetup {
   readonly maxNumSeqs: number;
   readonly maxNumBatchedTokens: number;
   readonly enablePrefixCaching: boolean;
+  readonly sharedPromptLength?: number;
   readonly enableChunkedPrefill: boolean;
   readonly longPrefillTokenThreshold: number;
   readonly mixedPrefillDecode: boolean;
@@ -45,7 +46,14 @@ class TestCore {
   readonly steps: { queryLens: number[]; numTokens: number }[] = [];
   readonly core: EngineCore;
   readonly model: HistoryModel;
-  stats = { numUsedBlocks: 0, numFreeBlocks: 0, numPreemptionsTotal: 0, numRunning: 0, numWaiting: 0, prefixCacheHitsTotal: 0 };
+  stats = {
+    numUsedBlocks: 0,
+    numFreeBlocks: 0,
+    numPreemptionsTotal: 0,
+    numRunning: 0,
+    numWaiting: 0,
+    prefixCacheHitsTotal: 0,
+  };
 
   constructor(readonly setup: CoreSetup) {
     this.model = new HistoryModel({
@@ -63,13 +71,19 @@ class TestCore {
       watermarkBlocks: 1,
       maxModelLen,
       enablePrefixCaching: setup.enablePrefixCaching,
+      sharedPromptLength: setup.sharedPromptLength ?? Infinity,
       stepsInFlight: setup.stepsInFlight,
       tokenBuckets: setup.tokenBuckets,
     };
     this.core = new EngineCore(options, this.model, (message) => this.#receive(message));
   }
 
-  add(id: number, prompt: readonly number[], params: Partial<SamplingParams> = {}, more: Partial<CoreRequest> = {}): void {
+  add(
+    id: number,
+    prompt: readonly number[],
+    params: Partial<SamplingParams> = {},
+    more: Partial<CoreRequest> = {},
+  ): void {
     const complete = { ...samplingDefaults, ...params };
     this.core.receive({
       type: 'add',
@@ -78,7 +92,11 @@ class TestCore {
         promptTokenIds: Int32Array.from(prompt),
         seed: 0n,
         n: complete.n,
-        sampler: buildSamplerRow(complete, { suppressTokens: complete.stopTokenIds, badWords: new Int32Array(0), processedLogprobs: false }),
+        sampler: buildSamplerRow(complete, {
+          suppressTokens: complete.stopTokenIds,
+          badWords: new Int32Array(0),
+          processedLogprobs: false,
+        }),
         maxTokens: complete.maxTokens ?? Infinity,
         stopTokenIds: complete.stopTokenIds,
         priority: 0,
@@ -114,7 +132,10 @@ class TestCore {
   #inspect(step: StepView): void {
     const { maxNumSeqs, maxNumBatchedTokens, mixedPrefillDecode, tokenBuckets } = this.setup;
     const numSeqs = step.field('numSeqs');
-    const queryLens = Array.from({ length: numSeqs }, (_, i) => step.at('cuSeqlensQ', i + 1) - step.at('cuSeqlensQ', i));
+    const queryLens = Array.from(
+      { length: numSeqs },
+      (_, i) => step.at('cuSeqlensQ', i + 1) - step.at('cuSeqlensQ', i),
+    );
     const numTokens = step.at('cuSeqlensQ', numSeqs);
     const slots = Array.from({ length: numSeqs }, (_, i) => step.at('seqSlots', i));
     expect(numSeqs).toBeLessThanOrEqual(maxNumSeqs);
@@ -123,7 +144,8 @@ class TestCore {
     expect(Math.min(...slots)).toBeGreaterThanOrEqual(0);
     expect(Math.max(...slots)).toBeLessThan(maxNumSeqs);
     expect(Math.min(...queryLens)).toBeGreaterThan(0);
-    if (!mixedPrefillDecode) expect(queryLens.every((length) => length === 1) || queryLens.every((length) => length > 1)).toBe(true);
+    if (!mixedPrefillDecode)
+      expect(queryLens.every((length) => length === 1) || queryLens.every((length) => length > 1)).toBe(true);
     const padded = step.field('numTokens');
     expect(padded).toBe(tokenBuckets.find((bucket) => bucket >= numTokens) ?? numTokens);
     for (let i = numTokens; i < padded; i++) expect(step.at('slotMapping', i)).toBe(-1);
@@ -131,7 +153,8 @@ class TestCore {
   }
 }
 
-const promptOf = (length: number, salt = 0) => Array.from({ length }, (_, i) => (i * 7 + salt * 131 + 3) % vocabSize);
+const promptOf = (length: number, salt = 0) =>
+  Array.from({ length }, (_, i) => (i * 7 + salt * 131 + 3) % vocabSize);
 
 const setups = fc.record({
   numBlocks: fc.integer({ min: maxModelLen / blockSize, max: 48 }),
@@ -168,14 +191,20 @@ describe('EngineCore', () => {
           list.forEach((request, i) => {
             const { delay, abortAfter, promptLength, salt, maxTokens, n, priority } = request;
             const ids = Array.from({ length: n }, (_, k) => 10 * (i + 1) + k);
-            if (delay === turn) core.add(ids[0]!, promptOf(promptLength, salt), { n, maxTokens }, { priority });
-            if (abortAfter !== undefined && delay + abortAfter === turn) core.core.receive({ type: 'end', sequenceIds: ids });
+            if (delay === turn)
+              core.add(ids[0]!, promptOf(promptLength, salt), { n, maxTokens }, { priority });
+            if (abortAfter !== undefined && delay + abortAfter === turn)
+              core.core.receive({ type: 'end', sequenceIds: ids });
           });
           await new Promise((resolve) => setImmediate(resolve));
         }
         await core.idle();
         list.forEach(({ promptLength, salt, maxTokens, n, abortAfter }, i) => {
-          const expected = expectedTokens(promptOf(promptLength, salt), Math.min(maxTokens, maxModelLen - promptLength), vocabSize);
+          const expected = expectedTokens(
+            promptOf(promptLength, salt),
+            Math.min(maxTokens, maxModelLen - promptLength),
+            vocabSize,
+          );
           for (let k = 0; k < n; k++) {
             const id = 10 * (i + 1) + k;
             const tokens = core.tokens.get(id) ?? [];
@@ -185,7 +214,12 @@ describe('EngineCore', () => {
             expect(core.ends.get(id)).toEqual(['length']);
           }
         });
-        expect(core.stats).toMatchObject({ numUsedBlocks: 0, numRunning: 0, numWaiting: 0, numFreeBlocks: setup.numBlocks });
+        expect(core.stats).toMatchObject({
+          numUsedBlocks: 0,
+          numRunning: 0,
+          numWaiting: 0,
+          numFreeBlocks: setup.numBlocks,
+        });
       }),
       { numRuns: 150 },
     );
@@ -195,7 +229,8 @@ describe('EngineCore', () => {
     const core = new TestCore({ ...defaults, numBlocks: 16, maxNumSeqs: 4 });
     for (let i = 0; i < 4; i++) core.add(i, promptOf(9, i), { maxTokens: 40 });
     await core.idle();
-    for (let i = 0; i < 4; i++) expect(core.tokens.get(i)).toEqual(expectedTokens(promptOf(9, i), 40, vocabSize));
+    for (let i = 0; i < 4; i++)
+      expect(core.tokens.get(i)).toEqual(expectedTokens(promptOf(9, i), 40, vocabSize));
     expect(core.stats.numPreemptionsTotal).toBeGreaterThan(0);
     expect(core.stats.numUsedBlocks).toBe(0);
   });
@@ -226,7 +261,9 @@ describe('EngineCore', () => {
     const core = new TestCore({ ...defaults, enableChunkedPrefill: false, maxNumBatchedTokens: 64 });
     for (let i = 0; i < 5; i++) core.add(i, promptOf(30, i), { maxTokens: 3 });
     await core.idle();
-    expect(core.steps.flatMap((step) => step.queryLens).filter((length) => length > 1)).toEqual([30, 30, 30, 30, 30]);
+    expect(core.steps.flatMap((step) => step.queryLens).filter((length) => length > 1)).toEqual([
+      30, 30, 30, 30, 30,
+    ]);
   });
 
   it('gives the same tokens on a prefix hit as on a miss', async () => {
@@ -240,6 +277,30 @@ describe('EngineCore', () => {
     expect(core.tokens.get(2)).toEqual(core.tokens.get(1));
     expect(core.tokens.get(3)).toEqual(core.tokens.get(1));
     expect(core.stats.prefixCacheHitsTotal).toBe(20);
+  });
+
+  it('shares prompts beyond the shared length only with prompts as long', async () => {
+    const core = new TestCore({ ...defaults, sharedPromptLength: 24 });
+    for (const [id, length] of [
+      [1, 24],
+      [2, 30],
+      [3, 28],
+      [4, 30],
+      [5, 20],
+    ] as const) {
+      core.add(id, promptOf(length), { maxTokens: 1 });
+      await core.idle();
+    }
+    expect([1, 2, 3, 4, 5].map((id) => core.cached.get(id))).toEqual([0, 0, 0, 28, 16]);
+  });
+
+  it('finds the tokens it generated when they come back in the next prompt', async () => {
+    const core = new TestCore(defaults);
+    core.add(1, promptOf(10), { maxTokens: 14 });
+    await core.idle();
+    core.add(2, [...promptOf(10), ...core.tokens.get(1)!, 5, 6], { maxTokens: 2 });
+    await core.idle();
+    expect(core.cached.get(2)).toBe(20);
   });
 
   it('shares the prompt between the sequences of a request, also without prefix caching', async () => {

@@ -1,4 +1,5 @@
 import { rowMode, stepHeader, stepMagic, stepVersion, type StepHeaderField } from '../backend/index.js';
+import { padTokenCount } from '../program/bucketing.js';
 import type { SamplerRow } from '../sampling/sampler-row.js';
 import type { ScheduledStep } from '../scheduler/scheduled-step.js';
 import type { Sequence } from '../scheduler/sequence.js';
@@ -70,7 +71,7 @@ export class StepWriter {
     words[at.magic] = stepMagic;
     words[at.version] = stepVersion;
     words[at.stepId] = stepId;
-    words[at.numTokens] = this.#paddedTokens(step.numTokens);
+    words[at.numTokens] = padTokenCount(step.numTokens, this.#options.tokenBuckets);
     words[at.numSeqs] = step.numSeqs;
     words[at.numLogitRows] = step.numLogitRows;
     words[at.blockTableStride] = this.#stride;
@@ -94,7 +95,7 @@ export class StepWriter {
       token += count;
     }
     words[region.cuSeqlensQ + step.numSeqs] = token;
-    for (const end = this.#paddedTokens(token); token < end; token++) {
+    for (const end = padTokenCount(token, this.#options.tokenBuckets); token < end; token++) {
       words[region.tokenIds + token] = 0;
       words[region.positions + token] = 0;
       words[region.slotMapping + token] = -1;
@@ -297,11 +298,6 @@ export class StepWriter {
     const base = blockTablesAt + row * this.#stride;
     for (let i = this.#rowBlocks[row]!; i < table.numBlocks; i++) words[base + i] = table.blocks[i]!;
     this.#rowBlocks[row] = table.numBlocks;
-  }
-
-  #paddedTokens(numTokens: number): number {
-    for (const bucket of this.#options.tokenBuckets) if (bucket >= numTokens) return bucket;
-    return numTokens;
   }
 }
 

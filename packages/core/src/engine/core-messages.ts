@@ -24,8 +24,7 @@ export type ToCore =
   | { readonly type: 'add'; readonly request: CoreRequest }
   /** The front end has no use for these sequences any more: aborted, or ended by a stop string. */
   | { readonly type: 'end'; readonly sequenceIds: readonly number[] }
-  | { readonly type: 'reset-prefix-cache'; readonly ticket: number }
-  | { readonly type: 'close' };
+  | { readonly type: 'reset-prefix-cache'; readonly ticket: number };
 
 export type FromCore =
   /** Records of `OutputEncoder`. */

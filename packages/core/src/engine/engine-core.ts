@@ -18,6 +18,8 @@ export interface EngineCoreOptions {
   readonly watermarkBlocks: number;
   readonly maxModelLen: number;
   readonly enablePrefixCaching: boolean;
+  /** Longer prompts share blocks only with prompts of the same length. */
+  readonly sharedPromptLength: number;
   readonly stepsInFlight: number;
   readonly tokenBuckets: readonly number[];
 }
@@ -52,6 +54,7 @@ export class EngineCore {
   #isPumping = false;
   #dead: TenonError | undefined = undefined;
   #isClosed = false;
+  #onDrained: (() => void) | undefined = undefined;
 
   constructor(
     options: EngineCoreOptions,
@@ -84,7 +87,13 @@ export class EngineCore {
     else if (message.type === 'reset-prefix-cache') {
       this.#kv.resetPrefixCache();
       this.#send({ type: 'prefix-cache-reset', ticket: message.ticket });
-    } else this.#isClosed = true;
+    }
+  }
+
+  /** Starts no more steps; resolves when those in flight have ended. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    if (this.#numInFlight > 0) await new Promise<void>((resolve) => (this.#onDrained = resolve));
   }
 
   /** The backend's word that the oldest step in flight has ended. */
@@ -99,6 +108,7 @@ export class EngineCore {
       const { numTokens } = lane.step;
       this.#pump();
       this.#flush(numTokens);
+      if (this.#numInFlight === 0) this.#onDrained?.();
     });
   }
 
@@ -135,9 +145,11 @@ export class EngineCore {
   }
 
   /** Without prefix caching, the sequences of one request still share their prompt, under a key of their own. */
-  #extraKey({ cacheSalt, n, firstSequenceId }: CoreRequest): string | undefined {
+  #extraKey({ cacheSalt, n, firstSequenceId, promptTokenIds }: CoreRequest): string | undefined {
     if (!this.#options.enablePrefixCaching) return n > 1 ? `request:${firstSequenceId}` : undefined;
-    return cacheSalt === undefined ? '' : `salt:${cacheSalt}`;
+    const length =
+      promptTokenIds.length > this.#options.sharedPromptLength ? `length:${promptTokenIds.length};` : '';
+    return cacheSalt === undefined ? length : `${length}salt:${cacheSalt}`;
   }
 
   /** In reverse, so that followers leave their leader from the end of its list. */

@@ -74,7 +74,8 @@ export class HistoryModel {
     const { step, result } = this.#queue.shift()!;
     const view = new StepView(step);
     if (view.field('magic') !== stepMagic) throw new Error('not a step');
-    if (view.field('sizeWords') !== step.length || step.length < stepHeaderWords) throw new Error('wrong size');
+    if (view.field('sizeWords') !== step.length || step.length < stepHeaderWords)
+      throw new Error('wrong size');
     this.#options.inspect?.(view);
     this.#writeKv(view);
     this.#sampleRows(view, result);
@@ -125,7 +126,8 @@ export class HistoryModel {
     for (let i = 0; i <= position; i++) {
       const block = step.at('blockTables', seq * step.field('blockTableStride') + Math.floor(i / blockSize));
       const slot = block * blockSize + (i % blockSize);
-      if (this.#positions[slot] !== i) throw new Error(`slot ${slot} holds position ${this.#positions[slot]}, not ${i}`);
+      if (this.#positions[slot] !== i)
+        throw new Error(`slot ${slot} holds position ${this.#positions[slot]}, not ${i}`);
       hash = Math.imul(hash ^ this.#tokens[slot]!, 0x01000193);
     }
     return (hash >>> 8) % vocabSize;

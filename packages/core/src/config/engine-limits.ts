@@ -1,0 +1,152 @@
+/** Sizes of a run: how many tokens, sequences and KV blocks, from the options, the device's constraints and its memory. */
+import type { DeviceInfo, SchedulingConstraints } from '../backend/index.js';
+import { TenonError } from '../errors.js';
+import type { EngineConfig } from './engine-options.js';
+
+const gib = 2 ** 30;
+
+export interface StepLimits {
+  readonly blockSize: number;
+  readonly maxNumSeqs: number;
+  readonly maxNumBatchedTokens: number;
+  readonly longPrefillTokenThreshold: number;
+  readonly stepsInFlight: number;
+}
+
+/** What one step may hold. `maxModelLen` is known, or the model's own length where it is `auto`. */
+export function resolveStepLimits(
+  config: EngineConfig,
+  constraints: SchedulingConstraints,
+  device: Pick<DeviceInfo, 'class'>,
+  maxModelLen: number,
+): StepLimits {
+  const maxNumSeqs = atMost('maxNumSeqs', config.maxNumSeqs, constraints.maxSeqs) ?? Math.min(device.class === 'cpu' ? 128 : 256, constraints.maxSeqs ?? Infinity); // prettier-ignore
+  const mostTokens = Math.min(constraints.maxTokens ?? Infinity, constraints.tokenBuckets.at(-1) ?? Infinity);
+  const preferred = Math.max(constraints.preferredBatchedTokens, maxNumSeqs);
+  const wholePrompts = config.enableChunkedPrefill ? preferred : Math.max(preferred, maxModelLen);
+  const maxNumBatchedTokens =
+    atMost('maxNumBatchedTokens', config.maxNumBatchedTokens, mostTokens) ??
+    Math.min(wholePrompts, mostTokens);
+  if (maxNumBatchedTokens < maxNumSeqs) {
+    throw invalid(
+      'maxNumBatchedTokens',
+      maxNumBatchedTokens,
+      `at least maxNumSeqs (${maxNumSeqs}), so that every sequence gets a token per step`,
+    );
+  }
+  if (!config.enableChunkedPrefill && maxNumBatchedTokens < maxModelLen) {
+    throw invalid(
+      'maxNumBatchedTokens',
+      maxNumBatchedTokens,
+      `at least maxModelLen (${maxModelLen}), as chunked prefill is off`,
+    );
+  }
+  return {
+    blockSize: chooseBlockSize(config.blockSize, constraints.blockSizes),
+    maxNumSeqs,
+    maxNumBatchedTokens,
+    longPrefillTokenThreshold: minChunk(config.longPrefillTokenThreshold, constraints.mixedPrefillDecode),
+    stepsInFlight: config.asyncScheduling ? constraints.stepsInFlight : 1,
+  };
+}
+
+/** Where prompts and single tokens don't mix, a chunk of one token would count as the latter. */
+function minChunk(threshold: number, mixed: boolean): number {
+  return threshold === 0 || mixed ? threshold : Math.max(2, threshold);
+}
+
+function chooseBlockSize(wanted: number | undefined, accepted: readonly number[]): number {
+  if (wanted === undefined) return accepted[0] ?? 16;
+  if (!accepted.includes(wanted))
+    throw invalid('blockSize', wanted, `one that the device takes: ${accepted.join(', ')}`);
+  return wanted;
+}
+
+function atMost(option: string, value: number | undefined, most: number | undefined): number | undefined {
+  if (value !== undefined && most !== undefined && value > most)
+    throw invalid(option, value, `at most ${most} on this device`);
+  return value;
+}
+
+export interface MemoryNeeds {
+  readonly device: Pick<DeviceInfo, 'class' | 'id' | 'freeBytes'>;
+  readonly weightsBytes: number;
+  /** Activations of one step. */
+  readonly arenaBytes: number;
+  /** KV bytes of one block, all layers together. */
+  readonly blockBytes: number;
+  readonly blockSize: number;
+  readonly maxNumSeqs: number;
+  /** The model's own length. */
+  readonly modelLength: number;
+}
+
+export interface KvSize {
+  readonly numBlocks: number;
+  readonly maxModelLen: number;
+}
+
+/**
+ * Blocks of the KV cache and the longest sequence. A given length must fit; `auto` takes the longest that does.
+ * Throws `capacity.memory` when not even a block fits, `config.max-model-len` when the length does not.
+ */
+export function resolveKvSize(config: EngineConfig, needs: MemoryNeeds): KvSize {
+  const wanted =
+    config.maxModelLen === 'auto' ? needs.modelLength : (config.maxModelLen ?? needs.modelLength);
+  if (wanted > needs.modelLength) {
+    throw new TenonError(
+      'config.max-model-len',
+      `maxModelLen is ${wanted}, but the model's positions end at ${needs.modelLength}; lower it, or change max_position_embeddings or rope scaling with hfOverrides`,
+      { param: 'maxModelLen' },
+    );
+  }
+  const blocksPerSequence = Math.ceil(wanted / needs.blockSize);
+  const numBlocks = config.numGpuBlocksOverride ?? chooseNumBlocks(config, needs, blocksPerSequence);
+  if (numBlocks >= blocksPerSequence) return { numBlocks, maxModelLen: wanted };
+  const longest = numBlocks * needs.blockSize;
+  if (config.maxModelLen === 'auto' && longest >= 2) return { numBlocks, maxModelLen: longest };
+  throw tooLong(wanted, blocksPerSequence, numBlocks, needs);
+}
+
+function chooseNumBlocks(config: EngineConfig, needs: MemoryNeeds, blocksPerSequence: number): number {
+  if (config.kvCacheMemoryBytes !== undefined)
+    return Math.floor(config.kvCacheMemoryBytes / needs.blockBytes);
+  const { device, weightsBytes, arenaBytes, blockBytes, maxNumSeqs } = needs;
+  const available = Math.floor(device.freeBytes * config.gpuMemoryUtilization) - weightsBytes - arenaBytes;
+  if (available < blockBytes) throw noRoom(config, needs);
+  const useful = maxNumSeqs * blocksPerSequence;
+  const fitting = Math.floor(available / blockBytes);
+  return Math.min(fitting, useful, Math.max(blocksPerSequence, defaultBlocks(needs)));
+}
+
+/** An accelerator is ours; a computer's memory is others' too (docs/decisions/0006-kv-cache-size.md). */
+function defaultBlocks({ device, blockBytes }: MemoryNeeds): number {
+  if (device.class !== 'cpu') return Infinity;
+  return Math.floor(Math.max(2 * gib, device.freeBytes / 16) / blockBytes);
+}
+
+function noRoom(config: EngineConfig, { device, weightsBytes, arenaBytes }: MemoryNeeds): TenonError {
+  const usable = device.freeBytes * config.gpuMemoryUtilization;
+  const message =
+    `the model needs ${mib(weightsBytes)} for weights and ${mib(arenaBytes)} for activations, but only ${mib(usable)} of ${device.id}'s memory ` +
+    `can be used (${mib(device.freeBytes)} free, gpuMemoryUtilization ${config.gpuMemoryUtilization}); free memory, or choose a smaller model or dtype`;
+  return new TenonError('capacity.memory', message);
+}
+
+function tooLong(wanted: number, needed: number, numBlocks: number, needs: MemoryNeeds): TenonError {
+  const longest = numBlocks * needs.blockSize;
+  const message =
+    `maxModelLen ${wanted} needs ${mib(needed * needs.blockBytes)} of KV cache, but there are ${mib(numBlocks * needs.blockBytes)}; ` +
+    `the longest that fits is ${longest}: set maxModelLen to that or to 'auto', or give the KV cache more memory`;
+  return new TenonError('config.max-model-len', message, { param: 'maxModelLen' });
+}
+
+const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+
+function invalid(option: string, value: unknown, expected: string): TenonError {
+  return new TenonError(
+    'config.invalid-option',
+    `option ${option} is ${String(value)}; expected ${expected}`,
+    { param: option },
+  );
+}

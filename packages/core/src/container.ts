@@ -1,0 +1,167 @@
+/** Composes an engine: the one place that knows which parts it is made of. */
+import 'reflect-metadata';
+import { container, instanceCachingFactory, type DependencyContainer, type InjectionToken } from 'tsyringe';
+import type { BackendModule } from './backend/index.js';
+import { parseEngineOptions, type EngineConfig, type EngineOptions } from './config/engine-options.js';
+import { startInProcess, startInThread, type StartedCore } from './engine/core-link.js';
+import { EngineClient } from './engine/engine-client.js';
+import type { RuntimeHost, RuntimeInfo } from './engine/engine-runtime.js';
+import type { Engine, EngineInfo } from './engine/types.js';
+import { asTenonError } from './errors.js';
+import { loadTokenizer } from './tokenizer/load-tokenizer.js';
+import type { Tokenizer } from './tokenizer/types.js';
+import type { Checkpoint } from './weights/checkpoint.js';
+import { openCheckpoint, type OpenCheckpointOptions } from './weights/open-checkpoint.js';
+
+/** What surrounds an engine, besides its options. */
+export interface EngineHost {
+  /** Run the core in this thread. For tests; serving uses a worker thread. */
+  readonly inProcess?: boolean;
+  /** A backend as an object, instead of a search for packages; it runs in this thread. */
+  readonly backend?: BackendModule;
+  /** Where the search for backend packages begins; the working directory by default. */
+  readonly root?: string;
+  readonly log?: (level: 'debug' | 'info' | 'warn', message: string) => void;
+  /** Bytes of weights loaded so far. */
+  readonly onLoadProgress?: (loadedBytes: number, totalBytes: number) => void;
+  readonly onDownloadProgress?: OpenCheckpointOptions['onProgress'];
+}
+
+/** An engine, and what was decided while loading it. */
+export interface LoadedEngine {
+  readonly engine: Engine;
+  readonly runtime: RuntimeInfo;
+}
+
+const tokens = {
+  config: Symbol('EngineConfig') as InjectionToken<EngineConfig>,
+  host: Symbol('EngineHost') as InjectionToken<EngineHost>,
+  modelName: Symbol('modelName') as InjectionToken<string>,
+  checkpoint: Symbol('Checkpoint') as InjectionToken<Checkpoint>,
+  tokenizer: Symbol('Tokenizer') as InjectionToken<{ readonly tokenizer: Tokenizer | undefined }>,
+  core: Symbol('StartedCore') as InjectionToken<StartedCore>,
+  engine: Symbol('Engine') as InjectionToken<Engine>,
+};
+
+/**
+ * Loads a model: a folder, a GGUF file or a hub id.
+ * @throws TenonError of kind config, capacity or unsupported, saying what to do.
+ */
+export async function createEngine(
+  model: string,
+  options: EngineOptions = {},
+  host: EngineHost = {},
+): Promise<LoadedEngine> {
+  const parts = container.createChildContainer();
+  const config = parseEngineOptions(options);
+  parts.register(tokens.config, { useValue: config });
+  parts.register(tokens.host, { useValue: host });
+  parts.register(tokens.modelName, { useValue: config.servedModelNames[0] ?? model });
+  parts.register(tokens.checkpoint, { useValue: await openModel(model, config, host) });
+  const [core, tokenizer] = await settleBoth(startCore(parts), openTokenizer(parts));
+  parts.register(tokens.core, { useValue: core });
+  parts.register(tokens.tokenizer, { useValue: { tokenizer } });
+  parts.register(tokens.engine, { useFactory: instanceCachingFactory(makeClient) });
+  return { engine: parts.resolve(tokens.engine), runtime: core.info };
+}
+
+function openModel(model: string, config: EngineConfig, host: EngineHost): Promise<Checkpoint> {
+  return openCheckpoint(model, {
+    revision: config.revision,
+    downloadDir: config.downloadDir,
+    hfOverrides: config.hfOverrides,
+    tokenizer: !config.skipTokenizerInit && config.tokenizer === undefined,
+    onProgress: host.onDownloadProgress,
+    onNotice: (message) => host.log?.('warn', message),
+  });
+}
+
+function startCore(parts: DependencyContainer): Promise<StartedCore> {
+  const host = parts.resolve(tokens.host);
+  const checkpoint = parts.resolve(tokens.checkpoint);
+  const options = {
+    config: parts.resolve(tokens.config),
+    model: checkpoint.config,
+    root: host.root ?? process.cwd(),
+  };
+  const runtimeHost: RuntimeHost = {
+    log: (level, message) => host.log?.(level, message),
+    onProgress: host.onLoadProgress,
+    backend: host.backend,
+  };
+  const start = host.inProcess === true || host.backend !== undefined ? startInProcess : startInThread;
+  return start(options, checkpoint, runtimeHost);
+}
+
+/** Undefined where there are no tokenizer files or none are wanted. */
+async function openTokenizer(parts: DependencyContainer): Promise<Tokenizer | undefined> {
+  const config = parts.resolve(tokens.config);
+  if (config.skipTokenizerInit) return undefined;
+  const { tokenizer: elsewhere, revision, downloadDir } = config;
+  const own = parts.resolve(tokens.checkpoint);
+  const source = elsewhere === undefined ? own : await openCheckpoint(elsewhere, { revision, downloadDir });
+  return loadTokenizer(source.tokenizerSource);
+}
+
+/** Both, or the first error after what the other made has been closed. */
+async function settleBoth(
+  starting: Promise<StartedCore>,
+  opening: Promise<Tokenizer | undefined>,
+): Promise<[StartedCore, Tokenizer | undefined]> {
+  const [core, tokenizer] = await Promise.allSettled([starting, opening]);
+  if (core.status === 'fulfilled' && tokenizer.status === 'fulfilled') return [core.value, tokenizer.value];
+  if (core.status === 'fulfilled') await core.value.link.close();
+  if (tokenizer.status === 'fulfilled') await tokenizer.value?.close();
+  throw asTenonError(core.status === 'rejected' ? core.reason : (tokenizer as PromiseRejectedResult).reason);
+}
+
+function makeClient(parts: DependencyContainer): Engine {
+  const config = parts.resolve(tokens.config);
+  const checkpoint = parts.resolve(tokens.checkpoint);
+  const { info, link } = parts.resolve(tokens.core);
+  const { tokenizer } = parts.resolve(tokens.tokenizer);
+  return new EngineClient(
+    {
+      info: engineInfo(parts.resolve(tokens.modelName), config, checkpoint, info),
+      tokenizer,
+      defaultSamplingParams: config.usesGenerationConfig ? checkpoint.generationDefaults : {},
+      eosTokenIds: endTokens(tokenizer, checkpoint),
+      processedLogprobs: config.logprobsMode === 'processed_logprobs',
+      seed: config.seed,
+    },
+    link,
+  );
+}
+
+/** The tokenizer's end token is the end of sequence; the model's others end an answer as stop tokens do. */
+function endTokens(tokenizer: Tokenizer | undefined, { config }: Checkpoint): number[] {
+  const own = tokenizer?.eosTokenId;
+  return [...new Set([...(own === undefined ? [] : [own]), ...config.eosTokenIds])];
+}
+
+function engineInfo(
+  modelName: string,
+  config: EngineConfig,
+  checkpoint: Checkpoint,
+  info: RuntimeInfo,
+): EngineInfo {
+  return {
+    modelName,
+    modelPath: checkpoint.path,
+    architecture: checkpoint.config.architecture,
+    dtype: info.dtype,
+    device: info.device.id,
+    backend: info.backend,
+    vocabSize: checkpoint.config.vocabSize,
+    maxModelLen: info.maxModelLen,
+    blockSize: info.limits.blockSize,
+    numBlocks: info.numBlocks,
+    maxNumSeqs: info.limits.maxNumSeqs,
+    maxNumBatchedTokens: info.limits.maxNumBatchedTokens,
+    maxLogprobs: config.maxLogprobs,
+    enablePrefixCaching: config.enablePrefixCaching,
+    weightsBytes: info.weightsBytes,
+    kvBytes: info.kvBytes,
+    priorityScheduling: config.schedulingPolicy === 'priority',
+  };
+}

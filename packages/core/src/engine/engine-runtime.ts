@@ -1,0 +1,187 @@
+/** Everything below the scheduler: chooses the device, sizes the run, loads the model, and runs the core on it. */
+import type {
+  Backend, BackendModule, DeviceGroup, DeviceInfo, Dtype, Host, Plan, SchedulingConstraints, WeightSource,
+} from '../backend/index.js'; // prettier-ignore
+import { modelLength } from '../config/model-length.js';
+import { resolveKvSize, resolveStepLimits, type StepLimits } from '../config/engine-limits.js';
+import type { EngineConfig } from '../config/engine-options.js';
+import { TenonError } from '../errors.js';
+import type { ModelConfig } from '../models/model-config.js';
+import { chooseDevice, pickDevice, type ChosenDevice } from '../plugins/choose-device.js';
+import { discoverBackends } from '../plugins/discover.js';
+import { buildPlan } from '../program/build-plan.js';
+import { explain, planBytes } from '../program/explain.js';
+import type { FromCore, ToCore } from './core-messages.js';
+import { EngineCore, type EngineCoreOptions } from './engine-core.js';
+
+export interface RuntimeOptions {
+  readonly config: EngineConfig;
+  readonly model: ModelConfig;
+  /** Where the search for backends begins. */
+  readonly root: string;
+}
+
+export interface RuntimeHost extends Host {
+  /** A backend given as an object, instead of a search. */
+  readonly backend?: BackendModule;
+  readonly onProgress?: (loadedBytes: number, totalBytes: number) => void;
+}
+
+/** What the front end needs to know; plain data. */
+export interface RuntimeInfo {
+  readonly device: Pick<DeviceInfo, 'id' | 'name' | 'class'>;
+  readonly backend: Pick<Backend['info'], 'id' | 'version' | 'runtime'>;
+  readonly dtype: Dtype;
+  readonly limits: StepLimits;
+  readonly maxModelLen: number;
+  readonly numBlocks: number;
+  readonly weightsBytes: number;
+  readonly arenaBytes: number;
+  readonly kvBytes: number;
+  /** `tenon explain`'s text. */
+  readonly explanation: string;
+}
+
+export interface Runtime {
+  readonly info: RuntimeInfo;
+  receive(message: ToCore): void;
+  /** Lets the steps in flight end, then frees the device. */
+  close(): Promise<void>;
+}
+
+/** Words that a step's result may have (64 MiB), as long as one row of the whole vocabulary needs no more. */
+const maxResultWords = 1 << 24;
+
+export async function startRuntime(
+  options: RuntimeOptions,
+  weights: WeightSource,
+  host: RuntimeHost,
+  send: (message: FromCore) => void,
+): Promise<Runtime> {
+  const { backend, device } = await findDevice(options, host);
+  const dtype = chooseDtype(options.config, device);
+  const group = await backend.open([device.id], { numThreads: options.config.numThreads });
+  try {
+    const { plan, info } = await planRun(options, { backend, device }, dtype, group);
+    return await load(options, info, plan, group, weights, host, send);
+  } catch (error) {
+    await group.close();
+    throw error;
+  }
+}
+
+async function findDevice({ config, root }: RuntimeOptions, host: RuntimeHost): Promise<ChosenDevice> {
+  if (host.backend !== undefined) return pickDevice(config.device, host.backend.create(host));
+  const candidates = discoverBackends({ plugins: config.plugins, root, env: process.env });
+  return chooseDevice(config.device, candidates, host);
+}
+
+function chooseDtype(config: EngineConfig, device: DeviceInfo): Dtype {
+  const dtype = config.dtype ?? device.preferredDtype;
+  if (device.dtypes.includes(dtype)) return dtype;
+  const message = `device ${device.id} cannot compute in ${dtype}; it has ${device.dtypes.join(', ')}`;
+  throw new TenonError('unsupported.dtype', message, { param: 'dtype' });
+}
+
+/** The plan, with as many KV blocks as there is memory for. */
+async function planRun(
+  { config, model }: RuntimeOptions,
+  { backend, device }: ChosenDevice,
+  dtype: Dtype,
+  group: DeviceGroup,
+): Promise<{ plan: Plan; info: RuntimeInfo }> {
+  const length = modelLength(model);
+  const wantedLength = typeof config.maxModelLen === 'number' ? config.maxModelLen : length;
+  const limits = resolveStepLimits(config, group.constraints, device, wantedLength);
+  const { blockSize, maxNumSeqs, maxNumBatchedTokens } = limits;
+  const draft = await buildPlan(model, dtype, group, {
+    maxTokens: maxNumBatchedTokens,
+    maxSeqs: maxNumSeqs,
+    maxLogitRows: maxNumBatchedTokens,
+    maxModelLen: wantedLength,
+    blockSize,
+    numBlocks: 1,
+    vocabSize: model.vocabSize,
+  });
+  const bytes = planBytes(draft.plan);
+  const blockBytes = draft.plan.kvLayers.reduce(
+    (sum, layer) => sum + group.kvBlockBytes(layer, blockSize),
+    0,
+  );
+  const size = resolveKvSize(config, {
+    device,
+    weightsBytes: bytes.weights,
+    arenaBytes: bytes.arena,
+    blockBytes,
+    blockSize,
+    maxNumSeqs,
+    modelLength: length,
+  });
+  const plan: Plan = { ...draft.plan, limits: { ...draft.plan.limits, ...size } };
+  const info: RuntimeInfo = {
+    device: { id: device.id, name: device.name, class: device.class },
+    backend: { id: backend.info.id, version: backend.info.version, runtime: backend.info.runtime },
+    dtype,
+    limits,
+    ...size,
+    weightsBytes: bytes.weights,
+    arenaBytes: bytes.arena,
+    kvBytes: size.numBlocks * blockBytes,
+    explanation: explain(plan, draft.negotiation),
+  };
+  return { plan, info };
+}
+
+async function load(
+  options: RuntimeOptions,
+  info: RuntimeInfo,
+  plan: Plan,
+  group: DeviceGroup,
+  weights: WeightSource,
+  host: RuntimeHost,
+  send: (message: FromCore) => void,
+): Promise<Runtime> {
+  let core: EngineCore | undefined;
+  const executable = await group.load(plan, weights, {
+    onProgress: host.onProgress,
+    onStepDone: (stepId, error) => core?.stepDone(stepId, error),
+  });
+  const running = new EngineCore(coreOptions(options, info, group.constraints), executable, send);
+  core = running;
+  return {
+    info,
+    receive: (message) => running.receive(message),
+    close: async () => {
+      await running.close();
+      await executable.close();
+      await group.close();
+    },
+  };
+}
+
+function coreOptions(
+  { config, model }: RuntimeOptions,
+  { limits, numBlocks, maxModelLen }: RuntimeInfo,
+  constraints: SchedulingConstraints,
+): EngineCoreOptions {
+  return {
+    scheduler: {
+      maxNumSeqs: limits.maxNumSeqs,
+      maxNumBatchedTokens: limits.maxNumBatchedTokens,
+      enableChunkedPrefill: config.enableChunkedPrefill,
+      longPrefillTokenThreshold: limits.longPrefillTokenThreshold,
+      mixedPrefillDecode: constraints.mixedPrefillDecode,
+      maxResultWords: Math.max(maxResultWords, 3 + 2 * model.vocabSize),
+    },
+    numBlocks,
+    blockSize: limits.blockSize,
+    watermarkBlocks: Math.floor(config.watermark * numBlocks),
+    maxModelLen,
+    enablePrefixCaching: config.enablePrefixCaching,
+    // Beyond its original length, a prompt of dynamic rope is rotated by its whole length (docs/decisions/0005).
+    sharedPromptLength:
+      model.ropeScaling.type === 'dynamic' ? model.ropeScaling.originalMaxPosition : Infinity,
+    stepsInFlight: limits.stepsInFlight,
+    tokenBuckets: constraints.tokenBuckets,
+  };
+}

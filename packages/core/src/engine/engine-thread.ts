@@ -1,0 +1,52 @@
+/** Entry of the engine's worker thread: loads the model, then runs the core on messages from the main thread. */
+import { parentPort, workerData } from 'node:worker_threads';
+import type { WeightSource } from '../backend/index.js';
+import { asTenonError, invariant } from '../errors.js';
+import { openCheckpoint } from '../weights/open-checkpoint.js';
+import type { EngineThreadData, FromThread, ToThread } from './core-link.js';
+import { startRuntime, type Runtime, type RuntimeHost } from './engine-runtime.js';
+
+const port = parentPort;
+invariant(port !== null, 'engine-thread runs as a worker only');
+const { options, path, locations } = workerData as EngineThreadData;
+
+// oxlint-disable-next-line unicorn/require-post-message-target-origin -- a message port, not a window
+const post = (message: FromThread, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer);
+
+const host: RuntimeHost = {
+  log: (level, message) => post({ type: 'log', level, message }),
+  onProgress: (loadedBytes, totalBytes) => post({ type: 'progress', loadedBytes, totalBytes }),
+};
+
+/** Backends that map the files never call `read`, so the checkpoint is opened again only for those that do. */
+const weights: WeightSource = {
+  locations,
+  read: async (name) => {
+    reopened ??= openCheckpoint(path, { tokenizer: false });
+    return (await reopened).read(name);
+  },
+};
+let reopened: ReturnType<typeof openCheckpoint> | undefined;
+
+function serve(runtime: Runtime): void {
+  port!.on('message', (message: ToThread) => {
+    if (message.type === 'close') void close(runtime);
+    else runtime.receive(message);
+  });
+  post({ type: 'ready', info: runtime.info });
+}
+
+async function close(runtime: Runtime): Promise<void> {
+  await runtime.close();
+  port!.close();
+}
+
+try {
+  serve(
+    await startRuntime(options, weights, host, (message) =>
+      message.type === 'outputs' ? post(message, [message.records.buffer as ArrayBuffer]) : post(message),
+    ),
+  );
+} catch (error) {
+  post({ type: 'start-failed', error: asTenonError(error).toJSON() });
+}
