@@ -15,7 +15,7 @@ import {
 } from '../../tests/fixtures/model-files.js'; // prettier-ignore
 import type { TenonError } from '../errors.js';
 import type { DownloadProgress } from './hub-download.js';
-import { parseHubModel } from './hub.js';
+import { parseHubModel } from './hub-model.js';
 import { openCheckpoint, type OpenCheckpointOptions } from './open-checkpoint.js';
 
 const id = 'org/tiny';
@@ -149,6 +149,17 @@ describe('a hub model', () => {
     expect((await openCheckpoint(`${id}:q4_0`)).path).toBe(join(snapshot(), 'tiny.Q4_0.gguf'));
     expect((await failure(`${id}:Q5_K`)).message).toContain("has 0 GGUF files like 'Q5_K'");
   });
+
+  it.each(['adapter_model.safetensors', 'model-00001-of-00002.safetensors'])(
+    'needs more weights than %s',
+    async (name) => {
+      await using _ = await startHub({ files: { 'config.json': files['config.json'], [name]: weights } });
+      expect(await failure(id)).toMatchObject({
+        code: 'config.weights-missing',
+        message: 'org/tiny has neither model.safetensors nor model.safetensors.index.json',
+      });
+    },
+  );
 
   it('says that pickles are not read', async () => {
     await using _ = await startHub({
@@ -351,7 +362,7 @@ describe('offline', () => {
     expect(await failure(id)).toMatchObject({
       code: 'config.download-failed',
       message: expect.stringContaining(
-        `HF_HUB_OFFLINE is set, and ${cache.path} lacks revision main of org/tiny`,
+        `HF_HUB_OFFLINE is set, and ${cache.path} lacks any copy of org/tiny (revision main)`,
       ),
     });
     pythonCache(['config.json', 'model.safetensors']);

@@ -8,35 +8,10 @@ import { dirname, join } from 'node:path';
 import { getRepoFolderName, listFiles, modelInfo, type ListFileEntry } from '@huggingface/hub';
 import { TenonError } from '../errors.js';
 import { tryReadJsonObject } from './json-file.js';
-import { linkBlob, downloadBlob, type DownloadProgress } from './hub-download.js';
+import { linkBlob, downloadBlob } from './hub-download.js';
+import type { DownloadOptions, HubModel } from './hub-model.js';
 import { hubFetch, readHubSettings, type HubSettings } from './hub-settings.js';
 import { parseShardIndex } from './safetensors.js';
-
-export interface DownloadOptions {
-  /** Branch, tag or commit; `main` by default. */
-  readonly revision?: string;
-  /** The cache's folder, instead of HF_HUB_CACHE's. */
-  readonly downloadDir?: string;
-  readonly onProgress?: (progress: DownloadProgress) => void;
-  /** Told where the hub could not be asked and the cache's copy serves instead. */
-  readonly onNotice?: (message: string) => void;
-}
-
-export interface HubModel {
-  readonly id: string;
-  /** The GGUF file, or a part of its name (`Q4_K_M`). */
-  readonly gguf: string | undefined;
-}
-
-const idPart = '[A-Za-z0-9][A-Za-z0-9._-]*';
-const modelPattern = new RegExp(`^(${idPart}/${idPart})(?::([^/\\\\]+))?$`);
-
-/** `org/name`, `org/name:file.gguf` or `org/name:Q4_K_M`; undefined for anything else. */
-export function parseHubModel(model: string): HubModel | undefined {
-  const [, id, gguf] = modelPattern.exec(model) ?? [];
-  if (id === undefined || id.includes('..') || id.includes('--') || id.endsWith('.gguf')) return undefined;
-  return { id, gguf };
-}
 
 const sideFiles = [
   'config.json',
@@ -132,8 +107,8 @@ async function fetchModel(
     await fetchFiles([gguf]);
     return join(snapshot, gguf);
   }
-  const index = names.includes('model.safetensors') ? [] : [indexName];
-  await fetchFiles([...sideFiles.filter((name) => entries.has(name)), ...index]);
+  const wanted = names.includes('model.safetensors') ? sideFiles : [...sideFiles, indexName];
+  await fetchFiles(wanted.filter((name) => entries.has(name)));
   await options.checkConfig?.(snapshot);
   await fetchFiles(await weightFiles(snapshot, names, model.id));
   return snapshot;
@@ -223,7 +198,7 @@ async function findCached(
     ? revision
     : await readFile(join(repo, 'refs', revision), 'utf8').catch(() => '');
   const snapshot = join(repo, 'snapshots', ref.trim());
-  if (ref.trim() === '') return { missing: `revision ${revision}` };
+  if (ref.trim() === '') return { missing: 'any copy' };
   const names = await presentFiles(snapshot);
   const ggufs = names.filter((name) => name.endsWith('.gguf'));
   if (model.gguf !== undefined || (!names.includes('config.json') && ggufs.length > 0)) {

@@ -10,7 +10,7 @@ import type { JsonObject } from './fields.js';
 import { parseGenerationDefaults, parseGenerationEosTokenIds } from './generation-config.js';
 import { ggufGenerationConfig, parseGgufModel } from './gguf-model.js';
 import { readGguf } from './gguf.js';
-import { downloadModel, parseHubModel, type DownloadOptions } from './hub.js';
+import { parseHubModel, type DownloadOptions } from './hub-model.js';
 import { tryReadJsonObject } from './json-file.js';
 import { readTensor, sameContents, stampFiles, verifyStamps } from './read-tensor.js';
 import { readSafetensorsFolder } from './safetensors.js';
@@ -50,6 +50,7 @@ async function locateModel(model: string, options: OpenCheckpointOptions): Promi
       { param: 'model' },
     );
   }
+  const { downloadModel } = await import('./hub.js');
   const checkConfig = async (folder: string) => void (await readConfig(folder, options));
   return ggufOfFolder(await downloadModel(hubModel, { ...options, checkConfig }));
 }
