@@ -2,7 +2,8 @@ import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { tinyLlama } from '../../tests/fixtures/model-files.js';
 import { TenonError } from '../errors.js';
-import { mergeOverrides, parseModelConfig } from './config.js';
+import { supportedArchitectures } from '../models/registry.js';
+import { configuredArchitectures, mergeOverrides, parseModelConfig } from './config.js';
 import type { JsonObject } from './fields.js';
 import { parseGenerationDefaults, parseGenerationEosTokenIds } from './generation-config.js';
 
@@ -13,6 +14,10 @@ const model = (architecture: string, fields: JsonObject = {}) =>
   llama({ architectures: [architecture], num_hidden_layers: 3, ...fields });
 
 describe('parseModelConfig', () => {
+  it('knows the architectures that there are models for', () => {
+    expect(configuredArchitectures).toEqual(supportedArchitectures);
+  });
+
   it('reads a whole config', () => {
     expect(parse(tinyLlama)).toEqual({
       architecture: 'LlamaForCausalLM',

@@ -93,7 +93,8 @@ const families: Readonly<Record<string, Family>> = {
   },
 };
 
-export const supportedArchitectures: readonly string[] = Object.keys(families);
+/** The same as models/registry.ts has. */
+export const configuredArchitectures: readonly string[] = Object.keys(families);
 
 /** Settings that change the result and that no family above has; the value that turns each off. */
 const foreignFeatures: Readonly<Record<string, unknown>> = {
@@ -171,12 +172,12 @@ function findArchitecture(config: Fields): string {
   const known = named.find((name) => Object.hasOwn(families, name));
   if (known !== undefined) return known;
   const modelType = config.string('model_type', '');
-  const byType = supportedArchitectures.find((name) => families[name]!.modelType === modelType);
+  const byType = configuredArchitectures.find((name) => families[name]!.modelType === modelType);
   if (named.length === 0 && byType !== undefined) return byType;
   const found = named.length > 0 ? named.join(', ') : modelType || 'none named';
   throw new TenonError(
     'unsupported.architecture',
-    `${config.source}: architecture ${found} is not supported; supported: ${supportedArchitectures.join(', ')}`,
+    `${config.source}: architecture ${found} is not supported; supported: ${configuredArchitectures.join(', ')}`,
     { param: 'architectures' },
   );
 }

@@ -6,6 +6,8 @@ export interface DownloadOptions {
   readonly revision?: string;
   /** The cache's folder, instead of HF_HUB_CACHE's. */
   readonly downloadDir?: string;
+  /** Leave the weights where they are. */
+  readonly tokenizerOnly?: boolean;
   readonly onProgress?: (progress: DownloadProgress) => void;
   /** Told where the hub could not be asked and the cache's copy serves instead. */
   readonly onNotice?: (message: string) => void;

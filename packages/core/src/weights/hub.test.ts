@@ -16,7 +16,7 @@ import {
 import type { TenonError } from '../errors.js';
 import type { DownloadProgress } from './hub-download.js';
 import { parseHubModel } from './hub-model.js';
-import { openCheckpoint, type OpenCheckpointOptions } from './open-checkpoint.js';
+import { openCheckpoint, openTokenizerSource, type OpenCheckpointOptions } from './open-checkpoint.js';
 
 const id = 'org/tiny';
 const commit = '0123456789abcdef0123456789abcdef01234567';
@@ -148,6 +148,15 @@ describe('a hub model', () => {
     expect(readdirSync(snapshot())).toEqual(['tiny.Q8_0.gguf']);
     expect((await openCheckpoint(`${id}:q4_0`)).path).toBe(join(snapshot(), 'tiny.Q4_0.gguf'));
     expect((await failure(`${id}:Q5_K`)).message).toContain("has 0 GGUF files like 'Q5_K'");
+  });
+
+  it('may be wanted for its tokenizer only', async () => {
+    await using hub = await startHub();
+    expect(await openTokenizerSource(id)).toMatchObject({ kind: 'huggingface' });
+    expect(hub.requests.filter((line) => line.includes('safetensors'))).toEqual([]);
+    vi.stubEnv('HF_HUB_OFFLINE', '1');
+    expect(await openTokenizerSource(id)).toMatchObject({ kind: 'huggingface' });
+    expect((await failure(id)).message).toContain('lacks model.safetensors');
   });
 
   it.each(['adapter_model.safetensors', 'model-00001-of-00002.safetensors'])(

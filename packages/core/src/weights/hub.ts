@@ -37,7 +37,7 @@ export async function downloadModel(
   const revision = checkRevision(options.revision ?? 'main');
   const repo = join(settings.cacheDir, getRepoFolderName({ type: 'model', name: model.id }));
   if (settings.offline || isCommit(revision)) {
-    const cached = await findCached(repo, model, revision);
+    const cached = await findCached(repo, model, revision, options.tokenizerOnly);
     if (cached.path !== undefined) return cached.path;
     if (settings.offline) throw offlineError(settings, model, revision, cached.missing);
   }
@@ -45,7 +45,7 @@ export async function downloadModel(
   try {
     listing = await listModel(settings, model, revision);
   } catch (error) {
-    const cached = await findCached(repo, model, revision);
+    const cached = await findCached(repo, model, revision, options.tokenizerOnly);
     if (cached.path === undefined || (error as TenonError).code !== 'config.download-failed') throw error;
     options.onNotice?.(`${(error as Error).message}; using the copy in ${cached.path}`);
     return cached.path;
@@ -102,6 +102,10 @@ async function fetchModel(
   await makeFolder(snapshot);
   if (revision !== commit) await writeRef(repo, revision, commit);
   const names = [...entries.keys()];
+  if (options.tokenizerOnly && entries.has('tokenizer.json')) {
+    await fetchFiles(sideFiles.filter((name) => entries.has(name)));
+    return snapshot;
+  }
   const gguf = chooseGguf(names, model);
   if (gguf !== undefined) {
     await fetchFiles([gguf]);
@@ -193,6 +197,7 @@ async function findCached(
   repo: string,
   model: HubModel,
   revision: string,
+  tokenizerOnly = false,
 ): Promise<{ readonly path?: string; readonly missing: string }> {
   const ref = isCommit(revision)
     ? revision
@@ -200,6 +205,7 @@ async function findCached(
   const snapshot = join(repo, 'snapshots', ref.trim());
   if (ref.trim() === '') return { missing: 'any copy' };
   const names = await presentFiles(snapshot);
+  if (tokenizerOnly && names.includes('tokenizer.json')) return { path: snapshot, missing: '' };
   const ggufs = names.filter((name) => name.endsWith('.gguf'));
   if (model.gguf !== undefined || (!names.includes('config.json') && ggufs.length > 0)) {
     const wanted = ggufs.filter((name) => name.toLowerCase().includes(model.gguf?.toLowerCase() ?? ''));

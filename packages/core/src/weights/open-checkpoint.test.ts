@@ -6,7 +6,7 @@ import {
   f32Tensors, ggufFile, safetensors, temporaryFolder, tinyLlama, tinyLlamaGguf, tinyLlamaTensors, type Folder,
 } from '../../tests/fixtures/model-files.js'; // prettier-ignore
 import type { PlanWeight } from '../backend/index.js';
-import { openCheckpoint } from './open-checkpoint.js';
+import { openCheckpoint, openTokenizerSource } from './open-checkpoint.js';
 import { requireTensors } from './require-tensors.js';
 
 const goldens = fileURLToPath(new URL('../../tests/goldens/', import.meta.url));
@@ -155,6 +155,17 @@ describe('openCheckpoint', () => {
       expect((await openCheckpoint(folder.path, { tokenizer: false })).tokenizerSource).toEqual({
         kind: 'none',
       });
+    });
+
+    it('are read without a model around them', async () => {
+      using folder = temporaryFolder();
+      folder.write('tokenizer.json', {});
+      expect(await openTokenizerSource(folder.path)).toMatchObject({
+        kind: 'huggingface',
+        chatTemplate: undefined,
+      });
+      const file = folder.write('x.gguf', ggufFile(tinyLlamaGguf()));
+      expect(await openTokenizerSource(file)).toMatchObject({ kind: 'gguf' });
     });
 
     it('may hold several chat templates', async () => {

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import type { Dtype, TensorLocation } from '../backend/index.js';
 import { TenonError } from '../errors.js';
 import type { ModelConfig } from '../models/model-config.js';
-import type { Checkpoint } from './checkpoint.js';
+import type { Checkpoint, TokenizerSource } from './checkpoint.js';
 import { mergeOverrides, parseModelConfig } from './config.js';
 import type { JsonObject } from './fields.js';
 import { parseGenerationDefaults, parseGenerationEosTokenIds } from './generation-config.js';
@@ -37,6 +37,16 @@ export async function openCheckpoint(
   return isFolder ? openFolder(path, options) : openGguf(path, options);
 }
 
+/** Only the tokenizer of a model, which needs no configuration and no weights (`--tokenizer`). */
+export async function openTokenizerSource(
+  model: string,
+  options: DownloadOptions = {},
+): Promise<TokenizerSource> {
+  const path = await locateModel(model, { ...options, tokenizerOnly: true });
+  if ((await stat(path)).isDirectory()) return readTokenizerSource(path);
+  return { kind: 'gguf', metadata: readGguf(path).metadata };
+}
+
 /** The model's folder or GGUF file on this machine, downloaded where it is not here. */
 async function locateModel(model: string, options: OpenCheckpointOptions): Promise<string> {
   const found = await stat(model).catch(() => undefined);
@@ -60,7 +70,8 @@ async function ggufOfFolder(path: string): Promise<string> {
   if ((await stat(path)).isFile()) return path;
   const names = await readdir(path);
   const ggufs = names.filter((name) => name.endsWith('.gguf'));
-  if (names.includes('config.json') || ggufs.length === 0) return path;
+  const isModel = names.includes('config.json') || names.includes('tokenizer.json');
+  if (isModel || ggufs.length === 0) return path;
   if (ggufs.length === 1) return join(path, ggufs[0]!);
   throw new TenonError(
     'config.model-not-found',
