@@ -24,10 +24,17 @@ const { values: options } = parseArgs({
 
 const commands = {
   tenon: [process.execPath, [at('engines/tenon.mjs'), options.folder, options.threads]],
-  llama: [process.execPath, [at('engines/llama.mjs'), options.gguf, options.threads, `${options.peers}/llama`]],
+  llama: [
+    process.execPath,
+    [at('engines/llama.mjs'), options.gguf, options.threads, `${options.peers}/llama`],
+  ],
   vllm: [`${options.peers}/vllm/bin/python`, [at('engines/vllm_engine.py'), options.folder, options.threads]],
 };
-const neededBy = { tenon: options.folder, llama: `${options.peers}/llama/node_modules`, vllm: `${options.peers}/vllm` };
+const neededBy = {
+  tenon: options.folder,
+  llama: `${options.peers}/llama/node_modules`,
+  vllm: `${options.peers}/vllm`,
+};
 
 /** Starts an engine; `ask` sends one job and resolves to its answer. */
 async function startEngine(name) {
@@ -36,7 +43,8 @@ async function startEngine(name) {
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const next = async () => {
     const { value, done } = await lines.next();
-    if (done) throw new Error(`${name} ended unexpectedly; run it by hand to see why: ${command} ${args.join(' ')}`);
+    if (done)
+      throw new Error(`${name} ended unexpectedly; run it by hand to see why: ${command} ${args.join(' ')}`);
     return JSON.parse(value);
   };
   const ready = await next();
@@ -111,7 +119,9 @@ for (const measure of wanted) {
       const same = lengths.filter((length) => length > 0).length / lengths.length;
       if (same < 0.75) {
         disagreements++;
-        console.error(`${measure}: ${engine.name} and ${engines[0].name} agree on the first token of only ${Math.round(same * 100)} % of the prompts`);
+        console.error(
+          `${measure}: ${engine.name} and ${engines[0].name} agree on the first token of only ${Math.round(same * 100)} % of the prompts`,
+        );
       }
     }
   }
@@ -120,11 +130,18 @@ for (const measure of wanted) {
   console.log(`\n${measure} (tokens/s)`);
   for (const { name } of engines) {
     const own = rates[name];
-    const ratio = name === engines[0].name ? '' : `  ${engines[0].name}/${name} = ${(base / median(own)).toFixed(2)}`;
+    const ratio =
+      name === engines[0].name ? '' : `  ${engines[0].name}/${name} = ${(base / median(own)).toFixed(2)}`;
     const spread = `${Math.min(...own).toFixed(1)}–${Math.max(...own).toFixed(1)}`;
-    console.log(`  ${name.padEnd(6)} median ${median(own).toFixed(1).padStart(8)}  (${spread})${ratio}  same tokens: ${agreement[name].toFixed(1)}`);
+    console.log(
+      `  ${name.padEnd(6)} median ${median(own).toFixed(1).padStart(8)}  (${spread})${ratio}  same tokens: ${agreement[name].toFixed(1)}`,
+    );
   }
 }
 for (const engine of engines) engine.stop();
-if (options.json) writeFileSync(options.json, `${JSON.stringify({ versions: engines.map((e) => e.version), results }, null, 2)}\n`);
+if (options.json)
+  writeFileSync(
+    options.json,
+    `${JSON.stringify({ versions: engines.map((e) => e.version), results }, null, 2)}\n`,
+  );
 process.exitCode = disagreements > 0 ? 1 : 0;

@@ -11,7 +11,11 @@ const say = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
 const start = performance.now();
 const llama = await getLlama({ gpu: false, build: 'never', logLevel: 'error', maxThreads: Number(threads) });
 const loaded = await llama.loadModel({ modelPath: model });
-say({ ready: true, version: `llama.cpp ${llama.llamaCppRelease?.release ?? ''}`, loadSeconds: (performance.now() - start) / 1000 });
+say({
+  ready: true,
+  version: `llama.cpp ${llama.llamaCppRelease?.release ?? ''}`,
+  loadSeconds: (performance.now() - start) / 1000,
+});
 
 async function generate(sequence, prompt, maxTokens) {
   const tokens = [];

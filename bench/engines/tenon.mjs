@@ -13,7 +13,11 @@ const llm = await LLM.load(model, {
   numThreads: Number(threads),
 });
 const say = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
-say({ ready: true, version: `tenon ${llm.info.backend.version} (${llm.info.backend.runtime.isa})`, loadSeconds: (performance.now() - start) / 1000 });
+say({
+  ready: true,
+  version: `tenon ${llm.info.backend.version} (${llm.info.backend.runtime.isa})`,
+  loadSeconds: (performance.now() - start) / 1000,
+});
 
 for await (const line of createInterface({ input: process.stdin })) {
   const { prompts, maxTokens } = JSON.parse(line);

@@ -1,0 +1,58 @@
+/** The same request gives the same answer, whatever runs beside it: real weights (the embedded model), real kernels. */
+import { fileURLToPath } from 'node:url';
+import { LLM, type SamplingParamsInput } from '@tenon/core';
+import { describe, expect, it } from 'vitest';
+
+const model = fileURLToPath(new URL('../packages/model-stories/model', import.meta.url));
+const nouns = ['dog', 'boat', 'garden', 'moon', 'clock', 'river', 'bird', 'hat'];
+const common = { device: 'cpu', dtype: 'bfloat16', blockSize: 16, maxModelLen: 512 } as const;
+
+/** 32 requests, greedy and sampled in every way, with prompts from 3 to 150 tokens. */
+const requests = Array.from({ length: 32 }, (_, i) => {
+  const noun = nouns[i % nouns.length]!;
+  const prompt =
+    `Once upon a time there was a little ${noun}. `.repeat(1 + (i % 5) * 3) + `The ${noun} said number ${i}`;
+  const sampled = {
+    temperature: 0.5 + (i % 4) * 0.3,
+    topP: 0.8 + (i % 3) * 0.1,
+    topK: (i % 5) * 10,
+    minP: (i % 2) * 0.02,
+  };
+  const penalties =
+    i % 6 === 0 ? { presencePenalty: 0.5, frequencyPenalty: 0.3, repetitionPenalty: 1.1 } : {};
+  const params: SamplingParamsInput = {
+    maxTokens: 24,
+    ignoreEos: true,
+    ...(i % 3 === 0 ? { temperature: 0 } : { ...sampled, seed: i }),
+    ...penalties,
+  };
+  return { prompt, params };
+});
+
+async function answers(options: object, together: boolean): Promise<string[]> {
+  await using llm = await LLM.load(model, { ...common, ...options });
+  if (!together) {
+    const texts = [];
+    for (const { prompt, params } of requests) texts.push((await llm.generate([prompt], params))[0]!);
+    return texts.map((output) => output.outputs[0]!.tokenIds.join());
+  }
+  const outputs = await llm.generate(
+    requests.map(({ prompt }) => prompt),
+    requests.map(({ params }) => params),
+  );
+  return outputs.map((output) => output.outputs[0]!.tokenIds.join());
+}
+
+describe('the same request', () => {
+  it('has the same answer alone, in a batch of 32, chunked, cached, preempted, and on one thread', async () => {
+    const alone = await answers({ enablePrefixCaching: false }, false);
+    expect(new Set(alone).size).toBeGreaterThan(20);
+    expect(await answers({ enablePrefixCaching: false, maxNumSeqs: 32 }, true)).toEqual(alone);
+    expect(
+      await answers({ enablePrefixCaching: false, maxNumBatchedTokens: 40, maxNumSeqs: 32 }, true),
+    ).toEqual(alone);
+    expect(await answers({ enablePrefixCaching: true }, true)).toEqual(alone);
+    expect(await answers({ numGpuBlocksOverride: 40, enablePrefixCaching: false }, true)).toEqual(alone);
+    expect(await answers({ numThreads: 1, enablePrefixCaching: false }, true)).toEqual(alone);
+  });
+});

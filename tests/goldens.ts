@@ -1,0 +1,56 @@
+/** The golden checkpoints and the rule by which an answer equals theirs (packages/core/tests/goldens/README.md). */
+import { readdirSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('../packages/core/tests/goldens/', import.meta.url));
+
+export interface GoldenCase {
+  readonly prompt: readonly number[];
+  readonly last_logits: readonly number[];
+  readonly prompt_logprobs: readonly number[];
+  readonly greedy: readonly number[];
+  readonly margins: readonly number[];
+}
+
+export interface Golden {
+  readonly name: string;
+  readonly path: string;
+  readonly cases: readonly GoldenCase[];
+}
+
+export const goldens: readonly Golden[] = readdirSync(root, { withFileTypes: true })
+  .filter((entry) => entry.isDirectory())
+  .map((entry) => {
+    const path = `${root}${entry.name}`;
+    return { name: entry.name, path, cases: JSON.parse(readFileSync(`${path}/golden.json`, 'utf8')).cases };
+  });
+
+/** Margins above which the best token is certain, by type. */
+export const nearTie = { float32: 2e-3, bfloat16: 0.15 } as const;
+
+/** log softmax in float64. */
+export function logSoftmax(logits: readonly number[]): number[] {
+  const max = Math.max(...logits);
+  const logSum = max + Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - max), 0));
+  return logits.map((logit) => logit - logSum);
+}
+
+/**
+ * The first position where `tokens` leave the golden path although the golden's margin is certain; undefined if none. From a
+ * near-tie on, both paths are right and no longer comparable.
+ */
+export function firstWrongToken(
+  golden: GoldenCase,
+  tokens: readonly number[],
+  margin: number,
+): number | undefined {
+  for (const [i, expected] of golden.greedy.entries()) {
+    if (tokens[i] === expected) continue;
+    return (golden.margins[i] ?? 0) > margin ? i : undefined;
+  }
+  return undefined;
+}
+
+/** Mean absolute difference of two lists. */
+export const meanDifference = (a: readonly number[], b: readonly number[]): number =>
+  a.length === 0 ? 0 : a.reduce((sum, value, i) => sum + Math.abs(value - b[i]!), 0) / a.length;
