@@ -48,7 +48,7 @@ export function adaptPreTokenizer(preTokenizer: unknown): JsonObject | null {
     case 'Whitespace':
       return {
         type: 'Split',
-        pattern: { Regex: String.raw`\w+|[^\w\s]+` },
+        pattern: { Regex: words },
         behavior: 'Removed',
         invert: true,
       };
@@ -63,12 +63,14 @@ export function adaptPreTokenizer(preTokenizer: unknown): JsonObject | null {
 
 const punctuation = String.raw`[!-/:-@\[-${'`'}{-~\p{P}]`;
 
+/** Rust's `\w+|[^\w\s]+`, whose `\w` includes the two joiners. */
+const words = String.raw`[\w\u200C\u200D]+|[^\w\u200C\u200D\s]+`;
+
 function adaptByteLevel(preTokenizer: JsonObject): JsonObject {
   const steps: JsonObject[] = [];
-  // A piece that does not start with a space gets one.
-  if (preTokenizer.add_prefix_space === true) {
-    steps.push({ type: 'Replace', pattern: { Regex: String.raw`\A(?! )` }, content: ' ' });
-  }
+  // Metaspace with a space for its mark: a piece that does not start with a space gets one.
+  if (preTokenizer.add_prefix_space === true)
+    steps.push({ type: 'Metaspace', replacement: ' ', prepend_scheme: 'always' });
   if (preTokenizer.use_regex !== false) steps.push(splitIsolated(gpt2Words));
   return { type: 'Sequence', pretokenizers: [...steps, byteLevel] };
 }

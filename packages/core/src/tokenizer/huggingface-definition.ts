@@ -38,17 +38,15 @@ export function huggingFaceDefinition(
     token === undefined
       ? undefined
       : (addedTokens.find((added) => added.content === token)?.id ?? idOf(token));
-  const bosTokenId = lookup(named.bos_token);
-  const eosTokenId = lookup(named.eos_token);
   return {
     normalizer: adaptNormalizer(tokenizerJson.normalizer),
     preTokenizer: adaptPreTokenizer(tokenizerJson.pre_tokenizer),
     model,
     decoder: isObject(tokenizerJson.decoder) ? tokenizerJson.decoder : null,
     addedTokens,
-    bosTokenId,
-    eosTokenId,
-    ...specialTokensAround(tokenizerJson.post_processor, tokenizerConfig, bosTokenId, eosTokenId),
+    bosTokenId: lookup(named.bos_token),
+    eosTokenId: lookup(named.eos_token),
+    ...specialTokensAround(tokenizerJson.post_processor),
     // transformers ignores the flag for BPE, whose tokens carry their own spaces.
     cleanUpSpaces: tokenizerConfig.clean_up_tokenization_spaces === true && model.type !== 'BPE',
     chatTemplates: readChatTemplates(tokenizerConfig.chat_template, chatTemplate),
@@ -169,19 +167,11 @@ function addedToken(entry: unknown, id: unknown, where: string): AddedToken {
   };
 }
 
-/** transformers' rule: an explicit add_bos_token or add_eos_token replaces tokenizer.json's post-processor. */
-function specialTokensAround(
-  postProcessor: unknown,
-  config: JsonObject,
-  bosTokenId: number | undefined,
-  eosTokenId: number | undefined,
-): { prefixIds: number[]; suffixIds: number[] } {
-  if (typeof config.add_bos_token === 'boolean' || typeof config.add_eos_token === 'boolean') {
-    return {
-      prefixIds: config.add_bos_token === true && bosTokenId !== undefined ? [bosTokenId] : [],
-      suffixIds: config.add_eos_token === true && eosTokenId !== undefined ? [eosTokenId] : [],
-    };
-  }
+/**
+ * The post-processor alone decides, as in transformers 5, which ignores add_bos_token and add_eos_token of
+ * tokenizer_config.json wherever there is a tokenizer.json.
+ */
+function specialTokensAround(postProcessor: unknown): { prefixIds: number[]; suffixIds: number[] } {
   const around = { prefixIds: [] as number[], suffixIds: [] as number[] };
   if (isObject(postProcessor)) applyPostProcessor(postProcessor, around);
   return around;
