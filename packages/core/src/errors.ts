@@ -81,7 +81,12 @@ export class TenonError extends Error {
 
   /** The error as plain data, for crossing threads; `fromJSON` restores it. */
   toJSON(): { code: ErrorCode; message: string; param?: string; retryAfterSeconds?: number } {
-    return { code: this.code, message: this.message, param: this.param, retryAfterSeconds: this.retryAfterSeconds };
+    return {
+      code: this.code,
+      message: this.message,
+      param: this.param,
+      retryAfterSeconds: this.retryAfterSeconds,
+    };
   }
 
   static fromJSON(data: ReturnType<TenonError['toJSON']>): TenonError {
@@ -94,9 +99,14 @@ export function invariant(condition: unknown, message: string): asserts conditio
   if (!condition) throw new TenonError('internal.invariant', `${message} (a bug in Tenon: please report it)`);
 }
 
-/** Any thrown value as a TenonError; unknown ones become internal errors that keep their cause. */
+/**
+ * Any thrown value as a TenonError. Errors that carry one of our codes (backends throw such: see contract.ts) keep it; others
+ * become internal errors that keep their cause.
+ */
 export function asTenonError(error: unknown): TenonError {
   if (error instanceof TenonError) return error;
   const message = error instanceof Error ? error.message : String(error);
-  return new TenonError('internal.invariant', message, { cause: error });
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  const known = Object.hasOwn(errorCodes, code) ? (code as ErrorCode) : 'internal.invariant';
+  return new TenonError(known, message, { cause: error });
 }

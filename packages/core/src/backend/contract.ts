@@ -6,7 +6,10 @@ import type { Dtype } from './dtype.js';
 import type { OpName } from './ops.js';
 import type { Plan, PlanOp, TensorLocation } from './plan.js';
 
-/** The default export's shape of a backend package's entry point. */
+/**
+ * The default export's shape of a backend package's entry point. Whatever a backend throws or rejects with is an Error whose
+ * `code` is one of docs/errors.md (core makes it a TenonError); anything else counts as a bug.
+ */
 export interface BackendModule {
   readonly api: { readonly major: 1; readonly minor: number; readonly features: readonly string[] };
   create(host: Host): Backend;
@@ -69,7 +72,11 @@ export interface SchedulingConstraints {
 }
 
 export interface NegotiateRequest {
-  readonly ops: readonly { readonly op: OpName; readonly attrs: PlanOp['attrs']; readonly dtypes: readonly Dtype[] }[];
+  readonly ops: readonly {
+    readonly op: OpName;
+    readonly attrs: PlanOp['attrs'];
+    readonly dtypes: readonly Dtype[];
+  }[];
 }
 export interface OpAnswer {
   readonly support: 'native' | 'decompose' | 'unsupported';

@@ -47,10 +47,17 @@ void BindThisThread(const std::vector<int>& cpus) {
 }  // namespace
 
 ThreadPool::ThreadPool(int num_threads, std::vector<std::vector<int>> cpus) : cpus_(std::move(cpus)) {
-  for (int thread = 1; thread < num_threads; ++thread) workers_.emplace_back([this, thread] { WorkerLoop(thread); });
+  try {
+    for (int thread = 1; thread < num_threads; ++thread) workers_.emplace_back([this, thread] { WorkerLoop(thread); });
+  } catch (...) {
+    JoinWorkers();
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { JoinWorkers(); }
+
+void ThreadPool::JoinWorkers() {
   stop_.store(true);
   parked_.store(1);
   Wake();

@@ -16,7 +16,7 @@ namespace tenon_cpu {
 class ThreadPool {
  public:
   // `cpus[i]`: logical CPUs that thread i is bound to; empty: threads are not bound. The calling thread is bound by
-  // BindCaller, since the pool does not own it.
+  // BindCaller, since the pool does not own it. Throws std::system_error where the system gives no more threads.
   explicit ThreadPool(int num_threads, std::vector<std::vector<int>> cpus = {});
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -51,6 +51,7 @@ class ThreadPool {
   void Run(int64_t num_chunks, ChunkFn fn, void* context);
   void TakeChunks(int thread);
   void WorkerLoop(int thread);
+  void JoinWorkers();
   bool HasWork() const;
   void Park();
 

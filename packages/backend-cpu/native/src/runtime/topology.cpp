@@ -43,7 +43,8 @@ std::optional<std::string> CgroupPath(const std::string& cgroups, const std::str
   for (std::string line; std::getline(lines, line);) {
     const size_t first = line.find(':'), second = line.find(':', first + 1);
     if (first == std::string::npos || second == std::string::npos) continue;
-    const std::string names = "," + line.substr(first + 1, second - first - 1) + ",";
+    std::string names = ",";
+    names.append(line, first + 1, second - first - 1).append(",");
     const bool match = controller.empty() ? names == ",," : names.find("," + controller + ",") != std::string::npos;
     if (match) return line.substr(second + 1);
   }

@@ -185,7 +185,7 @@ class Executor {
       case OpId::kGatherRows: return RunGatherRows(in(0), in(1), y);
       case OpId::kSample: return RunSample(in(0));
     }
-    return Status::Error(StatusCode::kUnsupportedOp, "this SDK cannot run %s", op.name());
+    return Status::Error(StatusCode::kUnsupportedOp, "op number %d is unknown", static_cast<int32_t>(op.id));
   }
 
   Status RunEmbedding(const Operand& token_ids, const Operand& weight, const Operand& y) {
