@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { EngineCore, type EngineCoreOptions } from '../src/engine/engine-core.js';
 import type { CoreRequest, FromCore } from '../src/engine/core-messages.js';

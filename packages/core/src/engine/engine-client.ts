@@ -361,7 +361,7 @@ export class EngineClient implements Engine {
   }
 
   #failAll(error: TenonError): void {
-    for (const state of [...this.#active.keys()]) this.#fail(state, error);
+    for (const state of this.#active.keys()) this.#fail(state, error);
     for (const { reject } of this.#resets.values()) reject(error);
     this.#resets.clear();
   }

@@ -42,7 +42,7 @@ export class RequestState {
     this.metrics = { arrivalMs: options.arrivalMs, scheduledMs: 0, firstTokenMs: 0, lastTokenMs: 0 };
     const numPromptTokens = options.promptTokenIds.length;
     if (params.promptLogprobs !== undefined)
-      this.#promptLogprobs = new Array(numPromptTokens).fill(undefined);
+      this.#promptLogprobs = Array.from({ length: numPromptTokens }, () => undefined);
   }
 
   get sequenceIds(): number[] {

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { BlockPool } from './block-pool.js';
 
@@ -29,37 +29,44 @@ describe('BlockPool', () => {
   });
 
   it('keeps free + used = total, and hands no block out twice, under any sequence of operations', () => {
-    const operation = fc.record({ kind: fc.constantFrom('allocate', 'release', 'cache', 'acquire'), pick: fc.nat() });
+    const operation = fc.record({
+      kind: fc.constantFrom('allocate', 'release', 'cache', 'acquire'),
+      pick: fc.nat(),
+    });
     fc.assert(
-      fc.property(fc.integer({ min: 1, max: 12 }), fc.array(operation, { maxLength: 200 }), (numBlocks, operations) => {
-        const pool = new BlockPool(numBlocks);
-        const holders: number[] = [];
-        const hashes = new Map<string, number>();
-        operations.forEach(({ kind, pick }, i) => {
-          const held = holders[pick % Math.max(1, holders.length)];
-          if (kind === 'allocate' && pool.numFree > 0) {
-            const block = pool.allocate();
-            expect(holders).not.toContain(block);
-            holders.push(block);
-          } else if (kind === 'release' && held !== undefined) {
-            holders.splice(holders.indexOf(held), 1);
-            pool.release(held);
-          } else if (kind === 'cache' && held !== undefined) {
-            pool.cache(held, `h${i}`);
-            hashes.set(`h${i}`, held);
-          } else if (kind === 'acquire') {
-            const block = pool.find([...hashes.keys()][pick % Math.max(1, hashes.size)] ?? '');
-            if (block !== undefined) {
-              pool.acquire(block);
+      fc.property(
+        fc.integer({ min: 1, max: 12 }),
+        fc.array(operation, { maxLength: 200 }),
+        (numBlocks, operations) => {
+          const pool = new BlockPool(numBlocks);
+          const holders: number[] = [];
+          const hashes = new Map<string, number>();
+          operations.forEach(({ kind, pick }, i) => {
+            const held = holders[pick % Math.max(1, holders.length)];
+            if (kind === 'allocate' && pool.numFree > 0) {
+              const block = pool.allocate();
+              expect(holders).not.toContain(block);
               holders.push(block);
+            } else if (kind === 'release' && held !== undefined) {
+              holders.splice(holders.indexOf(held), 1);
+              pool.release(held);
+            } else if (kind === 'cache' && held !== undefined) {
+              pool.cache(held, `h${i}`);
+              hashes.set(`h${i}`, held);
+            } else if (kind === 'acquire') {
+              const block = pool.find([...hashes.keys()][pick % Math.max(1, hashes.size)] ?? '');
+              if (block !== undefined) {
+                pool.acquire(block);
+                holders.push(block);
+              }
             }
-          }
-          expect(pool.numUsed).toBe(new Set(holders).size);
-          expect(pool.numFree + pool.numUsed).toBe(numBlocks);
-        });
-        for (const block of holders) pool.release(block);
-        expect(pool.numFree).toBe(numBlocks);
-      }),
+            expect(pool.numUsed).toBe(new Set(holders).size);
+            expect(pool.numFree + pool.numUsed).toBe(numBlocks);
+          });
+          for (const block of holders) pool.release(block);
+          expect(pool.numFree).toBe(numBlocks);
+        },
+      ),
     );
   });
 });

@@ -24,7 +24,7 @@ export class BlockPool {
     this.#refCounts = new Int32Array(numBlocks);
     this.#next = Int32Array.from({ length: numBlocks + 1 }, (_, i) => (i === numBlocks ? 0 : i + 1));
     this.#prev = Int32Array.from({ length: numBlocks + 1 }, (_, i) => (i === 0 ? numBlocks : i - 1));
-    this.#hashes = new Array<string | undefined>(numBlocks).fill(undefined);
+    this.#hashes = Array.from({ length: numBlocks }, () => undefined);
     this.#numFree = numBlocks;
   }
 
@@ -57,7 +57,7 @@ export class BlockPool {
 
   /** One more holder of a cached block. */
   acquire(block: number): void {
-    if (this.#refCounts[block]! === 0) this.#unlink(block);
+    if (this.isFree(block)) this.#unlink(block);
     this.#refCounts[block]!++;
   }
 

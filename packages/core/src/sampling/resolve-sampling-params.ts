@@ -171,7 +171,7 @@ class Checker {
   that(holds: boolean, field: keyof SamplingParams, value: unknown, expected: string): void {
     if (holds) return;
     const name = this.name(field);
-    const shown = typeof value === 'string' ? value : (JSON.stringify(value) ?? String(value));
+    const shown = typeof value === 'object' ? JSON.stringify(value) : String(value);
     throw new TenonError('request.invalid-value', `${name} is ${shown}; expected ${expected}`, {
       param: name,
     });
