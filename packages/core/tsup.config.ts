@@ -11,7 +11,15 @@ export default defineConfig({
   },
   format: 'esm',
   target: 'node20',
-  dts: { entry: { index: 'src/index.ts', 'backend/index': 'src/backend/index.ts', 'conformance/index': 'src/conformance/index.ts' } },
+  dts: {
+    entry: {
+      index: 'src/index.ts',
+      'backend/index': 'src/backend/index.ts',
+      'conformance/index': 'src/conformance/index.ts',
+    },
+  },
   clean: true,
   splitting: true,
+  // One file instead of hundreds: the server starts sooner.
+  noExternal: ['typebox'],
 });

@@ -6,9 +6,10 @@ import { registerActiveRequests } from './active-requests.js';
 import { registerAuth } from './auth.js';
 import { registerErrorHandlers } from './error-response.js';
 import { newRequestId, requestIdHeader } from './generation/request-id.js';
+import { registerLazyValidators } from './lazy-validators.js';
 import { ServerMetrics } from './metrics/server-metrics.js';
 import { registerOpenApi } from './openapi.js';
-import { ajvOptions, registerBodyRules, schemaError } from './read-body.js';
+import { registerBodyRules, schemaError } from './read-body.js';
 import { RequestLog } from './request-log.js';
 import { detokenizeRoute } from './routes/detokenize.js';
 import { healthRoutes } from './routes/health.js';
@@ -44,10 +45,10 @@ export async function createApp({ engine, options: given = {} }: CreateAppOption
     requestIdHeader,
     genReqId: newRequestId,
     routerOptions: { maxParamLength: 1024 },
-    ajv: { customOptions: ajvOptions },
     schemaErrorFormatter: schemaError,
     forceCloseConnections: 'idle',
   }) as FastifyInstance;
+  registerLazyValidators(app);
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   app.decorate('tenon', context);
   registerErrorHandlers(app);
@@ -56,7 +57,7 @@ export async function createApp({ engine, options: given = {} }: CreateAppOption
   registerRequestIds(app, options);
   registerActiveRequests(app, context);
   registerBodyRules(app);
-  if (!options.disableDocs) await registerOpenApi(app, options.apiKeys.length > 0);
+  if (!options.disableDocs) registerOpenApi(app, options.apiKeys.length > 0);
   registerRoutes(app, context);
   return app;
 }

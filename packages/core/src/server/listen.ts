@@ -1,18 +1,41 @@
 /** Opens the server's address, or says why it cannot be had. */
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+
 import type { FastifyInstance } from 'fastify';
 
 import { TenonError } from '../errors.js';
 
 export type Address = { readonly host: string; readonly port: number } | { readonly path: string };
 
-/** The URL that clients use. */
-export async function listen(app: FastifyInstance, address: Address): Promise<string> {
+/** Fails at once where `listen` would fail later, after the model has loaded. */
+export async function checkAddress(address: Address): Promise<void> {
+  const server = createServer();
   try {
-    const url = await app.listen(address);
-    return url.replace('0.0.0.0', '127.0.0.1').replace('[::]', '[::1]');
+    server.listen(address);
+    await once(server, 'listening');
   } catch (error) {
     throw listenError(error, address);
   }
+  server.close();
+  await once(server, 'close');
+}
+
+/** The URL that clients use. */
+export async function listen(app: FastifyInstance, address: Address): Promise<string> {
+  try {
+    return clientUrl(
+      await app.listen({ ...address, listenTextResolver: (url) => `listening at ${url}` }),
+      address,
+    );
+  } catch (error) {
+    throw listenError(error, address);
+  }
+}
+
+function clientUrl(url: string, address: Address): string {
+  if ('path' in address) return `http://unix:${address.path}:`;
+  return url.replace('0.0.0.0', '127.0.0.1').replace('[::]', '[::1]');
 }
 
 function listenError(error: unknown, address: Address): unknown {

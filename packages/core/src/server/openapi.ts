@@ -1,15 +1,36 @@
-/** /openapi.json and /docs. */
-import type { FastifyInstance } from 'fastify';
+/** /openapi.json and /docs. They are made when first asked for, so that starting does not wait for them. */
+import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify';
 
 import { tenonVersion } from '../version.js';
 
 /** Before the routes, so that it sees them. */
-export async function registerOpenApi(app: FastifyInstance, isGuarded: boolean): Promise<void> {
-  const [{ default: swagger }, { default: swaggerUi }] = await Promise.all([
+export function registerOpenApi(app: FastifyInstance, isGuarded: boolean): void {
+  const routes: RouteOptions[] = [];
+  app.addHook('onRoute', (route) => void routes.push(route));
+  let docs: Promise<FastifyInstance> | undefined;
+  const handler = async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
+    docs ??= buildDocs(routes, isGuarded);
+    const { routing } = await docs;
+    reply.hijack();
+    for (const [name, value] of Object.entries(reply.getHeaders())) reply.raw.setHeader(name, value ?? '');
+    routing(request.raw, reply.raw);
+  };
+  for (const url of ['/openapi.json', '/docs', '/docs/*']) {
+    app.get(url, { schema: { hide: true }, logLevel: 'warn', handler });
+  }
+}
+
+/** An app of its own with the same routes, of which only their descriptions matter. */
+async function buildDocs(routes: readonly RouteOptions[], isGuarded: boolean): Promise<FastifyInstance> {
+  const [{ default: fastify }, { default: swagger }, { default: swaggerUi }] = await Promise.all([
+    import('fastify'),
     import('@fastify/swagger'),
     import('@fastify/swagger-ui'),
   ]);
-  await app.register(swagger, {
+  const docs = fastify();
+  docs.setValidatorCompiler(() => () => true);
+  docs.setSerializerCompiler(() => (data) => JSON.stringify(data));
+  await docs.register(swagger, {
     openapi: {
       openapi: '3.1.0',
       info: {
@@ -17,14 +38,18 @@ export async function registerOpenApi(app: FastifyInstance, isGuarded: boolean):
         version: tenonVersion,
         description: 'OpenAI-compatible API, with the additions of vLLM',
       },
-      ...(isGuarded
-        ? {
-            components: { securitySchemes: { key: { type: 'http', scheme: 'bearer' } } },
-            security: [{ key: [] }],
-          }
-        : {}),
+      ...(isGuarded && {
+        components: { securitySchemes: { key: { type: 'http', scheme: 'bearer' } } },
+        security: [{ key: [] }],
+      }),
     },
   });
-  await app.register(swaggerUi, { routePrefix: '/docs', logLevel: 'warn' });
-  app.get('/openapi.json', { schema: { hide: true }, logLevel: 'warn', handler: async () => app.swagger() });
+  await docs.register(swaggerUi, { routePrefix: '/docs' });
+  for (const { method, url, schema } of routes) {
+    const isShown = schema !== undefined && !('hide' in schema) && method !== 'HEAD';
+    if (isShown) docs.route({ method, url, schema, handler: async () => null });
+  }
+  docs.get('/openapi.json', { schema: { hide: true }, handler: async () => docs.swagger() });
+  await docs.ready();
+  return docs;
 }

@@ -3,16 +3,6 @@ import type { FastifyInstance, FastifySchemaValidationError } from 'fastify';
 
 import { TenonError } from '../errors.js';
 
-/** No coercion, no removal: what the client sent is what is judged. */
-export const ajvOptions = {
-  coerceTypes: false,
-  removeAdditional: false,
-  useDefaults: false,
-  allErrors: false,
-  verbose: true,
-  strict: false,
-} as const;
-
 /** Fields that are null count as absent, as in vLLM; anything but an object is no request. */
 export function registerBodyRules(app: FastifyInstance): void {
   app.removeContentTypeParser('text/plain');

@@ -1,0 +1,22 @@
+/** `tenon explain [model]`: how a model runs on a device. */
+import { Command } from 'commander';
+
+import { loadEngine } from './load-engine.js';
+import { optionTable } from './option-table.js';
+import { addOptions, readOptions } from './parse-options.js';
+
+export function explainCommand(): Command {
+  const command = new Command('explain')
+    .description('Show how a model runs: its ops, the kernels behind them, their bytes, and why.')
+    .argument('[model]', 'folder, GGUF file or hub id; by default the embedded model')
+    .option('--config <file>', 'YAML file of these options');
+  const rows = optionTable.filter((row) => row.owner === 'engine');
+  return addOptions(command, rows).action(async (model: string | undefined) => {
+    const { engine } = readOptions(command, process.env);
+    const loaded = await loadEngine(model, engine, (level, message) => {
+      if (level === 'warn') process.stderr.write(`${message}\n`);
+    });
+    process.stdout.write(`${loaded.runtime.explanation.trimEnd()}\n`);
+    await loaded.engine.close();
+  });
+}

@@ -1,0 +1,34 @@
+/** Logs to stderr: JSON lines for machines, short lines for a person at a terminal. */
+import { type DestinationStream, type Logger, pino } from 'pino';
+
+const pinoLevels: Readonly<Record<string, string>> = { warning: 'warn' };
+const levelNames: Readonly<Record<number, string>> = {
+  20: 'debug',
+  30: 'info',
+  40: 'warning',
+  50: 'error',
+  60: 'fatal',
+};
+
+export function createLogger(level: string): Logger {
+  const destination = process.stderr.isTTY ? textLines() : pino.destination({ dest: 2, sync: true });
+  return pino({ level: pinoLevels[level] ?? level, base: null }, destination);
+}
+
+function textLines(): DestinationStream {
+  return {
+    write(line: string) {
+      const { level, time, msg, err } = JSON.parse(line) as LogLine;
+      const clock = new Date(time).toTimeString().slice(0, 8);
+      const stack = err === undefined ? '' : `\n${err.stack}`;
+      process.stderr.write(`${clock} ${(levelNames[level] ?? 'info').padEnd(7)} ${msg}${stack}\n`);
+    },
+  };
+}
+
+interface LogLine {
+  readonly level: number;
+  readonly time: number;
+  readonly msg: string;
+  readonly err?: { readonly stack: string };
+}

@@ -1,0 +1,116 @@
+/** The `tenon` command: finds the subcommand, loads only its code, and ends with its status. */
+import { Command, CommanderError } from 'commander';
+
+import { asTenonError, type ErrorKind, TenonError } from '../errors.js';
+import { tenonVersion } from '../version.js';
+import { normalizeArguments, respellOption } from './parse-options.js';
+
+interface Subcommand {
+  readonly name: string;
+  readonly aliases?: readonly string[];
+  readonly summary: string;
+  /** Whether it takes the options of vLLM's `serve`, with their short forms and `--config`. */
+  readonly takesServeOptions: boolean;
+  readonly load: () => Promise<Command>;
+}
+
+const subcommands: readonly Subcommand[] = [
+  {
+    name: 'serve',
+    summary: 'serve a model over an OpenAI-compatible API (default)',
+    takesServeOptions: true,
+    load: async () => (await import('./serve.js')).serveCommand(),
+  },
+  {
+    name: 'chat',
+    summary: 'talk to a running server, or to a model',
+    takesServeOptions: false,
+    load: async () => (await import('./chat.js')).chatCommand(),
+  },
+  {
+    name: 'complete',
+    summary: 'complete texts with a running server, or a model',
+    takesServeOptions: false,
+    load: async () => (await import('./complete.js')).completeCommand(),
+  },
+  {
+    name: 'explain',
+    summary: 'show how a model runs: ops, kernels, bytes and reasons',
+    takesServeOptions: true,
+    load: async () => (await import('./explain.js')).explainCommand(),
+  },
+  {
+    name: 'doctor',
+    aliases: ['devices', 'collect-env'],
+    summary: 'show backends and devices, and why any cannot be used',
+    takesServeOptions: false,
+    load: async () => (await import('./doctor.js')).doctorCommand(),
+  },
+];
+
+const exitStatus: Readonly<Record<ErrorKind, number>> = {
+  request: 1,
+  config: 2,
+  capacity: 2,
+  unsupported: 2,
+  backend: 1,
+  internal: 1,
+};
+
+export async function main(argv: readonly string[]): Promise<void> {
+  try {
+    await run(argv);
+  } catch (thrown) {
+    const error = readableError(thrown);
+    if (error === undefined) return;
+    process.stderr.write(`error [${error.code}]: ${error.message.replaceAll(/\s*\n\s*/g, ' ')}\n`);
+    if (showsStack(argv)) process.stderr.write(`${error.stack}\n${describeCause(error)}`);
+    process.exitCode = exitStatus[error.kind];
+  }
+}
+
+async function run(argv: readonly string[]): Promise<void> {
+  const [first = ''] = argv;
+  const chosen = subcommands.find(({ name, aliases }) => name === first || aliases?.includes(first));
+  const program = await buildProgram(chosen);
+  const rest = argv.slice(1);
+  const normalized = chosen?.takesServeOptions === true ? normalizeArguments(rest) : rest;
+  await program.parseAsync(chosen === undefined ? [...argv] : [first, ...normalized], { from: 'user' });
+}
+
+async function buildProgram(chosen: Subcommand | undefined): Promise<Command> {
+  const program = new Command('tenon')
+    .description('LLM inference and serving')
+    .version(tenonVersion, '-v, --version');
+  for (const subcommand of subcommands) {
+    const command = subcommand === chosen ? await subcommand.load() : new Command(subcommand.name);
+    program.addCommand(command.summary(subcommand.summary).aliases(subcommand.aliases ?? []));
+  }
+  quiet(program);
+  for (const command of program.commands) quiet(command);
+  return program.action(() => program.help());
+}
+
+/** Commander reports by throwing; `main` prints. */
+function quiet(command: Command): void {
+  command.exitOverride().configureOutput({ writeErr: () => {} });
+}
+
+/** Undefined: commander has shown help or the version. */
+function readableError(thrown: unknown): TenonError | undefined {
+  if (!(thrown instanceof CommanderError)) return respellOption(asTenonError(thrown));
+  if (thrown.exitCode === 0) return undefined;
+  const message = thrown.message.replace(/^error: /, '');
+  return new TenonError('config.invalid-option', `${message}; see 'tenon --help'`);
+}
+
+function showsStack(argv: readonly string[]): boolean {
+  return (
+    /--log[-_]level[= ]debug/.test(argv.join(' ')) ||
+    process.env['TENON_LOGGING_LEVEL']?.toLowerCase() === 'debug'
+  );
+}
+
+function describeCause({ cause }: TenonError): string {
+  return cause instanceof Error ? `caused by: ${cause.stack}\n` : '';
+}

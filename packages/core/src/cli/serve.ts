@@ -1,0 +1,129 @@
+/** `tenon serve [model]`. */
+import { existsSync, readFileSync } from 'node:fs';
+
+import { Command } from 'commander';
+import type { FastifyInstance } from 'fastify';
+import type { Logger } from 'pino';
+
+import type { LoadedEngine } from '../container.js';
+import { TenonError } from '../errors.js';
+import type { Address } from '../server/listen.js';
+import type { ServerOptions } from '../server/server-options.js';
+import { loadEngine } from './load-engine.js';
+import { optionTable } from './option-table.js';
+import type { OptionValue } from './option-values.js';
+import { addOptions, type OptionValues, readOptions } from './parse-options.js';
+import { startupReport } from './startup-report.js';
+
+const defaultHost = '127.0.0.1';
+const defaultPort = 8000;
+
+export function serveCommand(): Command {
+  const command = new Command('serve')
+    .description('Serve a model over an OpenAI-compatible API.')
+    .argument('[model]', 'folder, GGUF file or hub id; by default the embedded model')
+    .option('--config <file>', 'YAML file of these options')
+    .addHelpText('after', helpNotes);
+  return addOptions(command, optionTable).action(async (model: string | undefined) => {
+    await serve(model, readOptions(command, process.env));
+  });
+}
+
+const helpNotes = `
+Integers take suffixes: 4k = 4000, 4K = 4096. Flags have --no-… forms. Names may have underscores.
+TENON_API_KEY and TENON_LOGGING_LEVEL stand in for their options.`;
+
+async function serve(model: string | undefined, values: OptionValues): Promise<void> {
+  const address = addressOf(values.command);
+  const [{ createLogger }, { checkAddress, listen }] = await Promise.all([
+    import('./log.js'),
+    import('../server/listen.js'),
+  ]);
+  const logger = createLogger(String(values.command['logLevel'] ?? 'info'));
+  await checkAddress(address);
+  const serverOptions = serverOptionsOf(values, logger);
+  // The server's code loads while the engine's thread loads the model.
+  const [loaded, { createApp }] = await Promise.all([
+    loadEngine(model, values.engine, (level, message) => logger[level](message)),
+    import('../server/app.js'),
+  ]);
+  try {
+    const app = await createApp({
+      engine: loaded.engine,
+      options: { ...serverOptions, ...namesOf(values, loaded) },
+    });
+    const url = await listen(app, address);
+    stopOnSignals(app, Number(values.command['shutdownTimeout'] ?? 0) * 1000, logger);
+    process.stdout.write(startupReport(loaded, { url, options: app.tenon.options }));
+    warnIfOpen(address, app.tenon.options.apiKeys, logger);
+  } catch (error) {
+    await loaded.engine.close();
+    throw error;
+  }
+}
+
+function addressOf({ host, port, uds }: Readonly<Record<string, OptionValue>>): Address {
+  if (uds === undefined) return { host: String(host ?? defaultHost), port: Number(port ?? defaultPort) };
+  if (host === undefined && port === undefined) return { path: String(uds) };
+  throw new TenonError('config.invalid-option', '--uds excludes --host and --port; give one of them');
+}
+
+function serverOptionsOf({ server, command }: OptionValues, logger: Logger): Partial<ServerOptions> {
+  const { chatTemplate, ...rest } = server;
+  return {
+    ...(rest as Partial<ServerOptions>),
+    chatTemplate: chatTemplate === undefined ? undefined : readTemplate(String(chatTemplate)),
+    logRequests: command['disableAccessLog'] !== true,
+    logger,
+  };
+}
+
+function namesOf({ engine }: OptionValues, loaded: LoadedEngine): Pick<ServerOptions, 'servedModelNames'> {
+  const given = engine['servedModelName'] as readonly string[] | undefined;
+  return { servedModelNames: given ?? [loaded.engine.info.modelName] };
+}
+
+/** A file, or the template itself: that has braces. */
+function readTemplate(fileOrTemplate: string): string {
+  if (existsSync(fileOrTemplate)) return readFileSync(fileOrTemplate, 'utf8');
+  if (/[{}\n]/.test(fileOrTemplate)) return fileOrTemplate;
+  throw new TenonError(
+    'config.invalid-option',
+    `--chat-template is '${fileOrTemplate}'; expected a file that exists, or a Jinja template`,
+  );
+}
+
+function warnIfOpen(address: Address, apiKeys: readonly string[], logger: Logger): void {
+  if ('path' in address || apiKeys.length > 0 || isLoopback(address.host)) return;
+  logger.warn(
+    `anyone who reaches ${address.host}:${address.port} can use this server; set --api-key to ask for a key`,
+  );
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || host.startsWith('127.');
+}
+
+/** The first signal ends gracefully, with status 0; the second at once. */
+function stopOnSignals(app: FastifyInstance, timeoutMs: number, logger: Logger): void {
+  let isStopping = false;
+  const onSignal = (signal: NodeJS.Signals): void => {
+    if (isStopping) process.exit(signal === 'SIGINT' ? 130 : 143);
+    isStopping = true;
+    void stop(app, timeoutMs, logger, signal);
+  };
+  process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+}
+
+async function stop(app: FastifyInstance, timeoutMs: number, logger: Logger, signal: string): Promise<void> {
+  const { numActiveRequests } = app.tenon.state;
+  logger.info(`${signal}: shutting down; ${numActiveRequests} running requests have ${timeoutMs / 1000} s`);
+  try {
+    const { shutDown } = await import('../server/shutdown.js');
+    await shutDown(app, timeoutMs);
+    process.exit(0);
+  } catch (error) {
+    logger.error({ err: error }, 'shutting down failed');
+    process.exit(1);
+  }
+}
