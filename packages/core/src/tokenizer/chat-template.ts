@@ -2,6 +2,7 @@
 import { Environment, Interpreter, Template } from '@huggingface/jinja';
 import { TenonError } from '../errors.js';
 import { expectsContentParts } from './content-format.js';
+import { stripFunctions, useStripFunctions } from './python-strip.js';
 import { strftime } from './strftime.js';
 import type { ChatMessage, ChatTemplateOptions } from './types.js';
 
@@ -86,6 +87,7 @@ function checkOptions(messages: readonly ChatMessage[], options: ChatTemplateOpt
 function compileTemplate(source: string): CompiledTemplate {
   try {
     const template = new Template(source);
+    useStripFunctions(template.parsed);
     return { template, wantsParts: expectsContentParts(template.parsed) };
   } catch (error) {
     throw templateError(`the chat template is not valid Jinja: ${messageOf(error)}`, 'chat_template', error);
@@ -101,6 +103,7 @@ function renderTemplate(template: Template, variables: Record<string, unknown>):
     none: null,
     None: null,
     range: pythonRange,
+    ...stripFunctions,
     strftime_now: (format: string) => strftime(new Date(), format),
     raise_exception: (message: unknown) => {
       throw templateError(String(message), 'messages');

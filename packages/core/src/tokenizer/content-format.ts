@@ -1,7 +1,6 @@
 /** Whether a chat template loops over the parts of a message's content or takes it as one string. */
 import type { Template } from '@huggingface/jinja';
-
-type Node = { readonly type: string } & Readonly<Record<string, unknown>>;
+import { walk, type Node } from './jinja-nodes.js';
 
 /**
  * True if the template loops over `….content` (or over a variable set from it) and never asks whether something is a
@@ -20,16 +19,6 @@ export function expectsContentParts(program: Template['parsed']): boolean {
     (node) => node.type === 'For' && isContent(node.iterable as Node, aliases),
   );
   return loopsOverParts && !nodes.some(isStringTest);
-}
-
-function* walk(value: unknown): Generator<Node> {
-  if (typeof value !== 'object' || value === null) return;
-  if (value instanceof Map) {
-    for (const entry of value) yield* walk(entry);
-    return;
-  }
-  if (typeof (value as { type?: unknown }).type === 'string') yield value as Node;
-  for (const child of Object.values(value)) yield* walk(child);
 }
 
 function isContent(node: Node, aliases: ReadonlySet<string>): boolean {
