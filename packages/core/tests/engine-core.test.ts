@@ -17,6 +17,7 @@ interface CoreSetup {
   readonly maxNumBatchedTokens: number;
   readonly enablePrefixCaching: boolean;
   readonly sharedPromptLength?: number;
+  readonly maxResultWords?: number;
   readonly enableChunkedPrefill: boolean;
   readonly longPrefillTokenThreshold: number;
   readonly mixedPrefillDecode: boolean;
@@ -65,7 +66,7 @@ class TestCore {
       inspect: (step) => this.#inspect(step),
     });
     const options: EngineCoreOptions = {
-      scheduler: { ...setup, maxResultWords: 1e6 },
+      scheduler: { ...setup, maxResultWords: setup.maxResultWords ?? 1e6 },
       numBlocks: setup.numBlocks,
       blockSize,
       watermarkBlocks: 1,
@@ -149,6 +150,8 @@ class TestCore {
     const padded = step.field('numTokens');
     expect(padded).toBe(tokenBuckets.find((bucket) => bucket >= numTokens) ?? numTokens);
     for (let i = numTokens; i < padded; i++) expect(step.at('slotMapping', i)).toBe(-1);
+    const resultWords = step.field('numLogitRows') * (3 + 2 * step.field('maxTopLogprobs'));
+    expect(resultWords).toBeLessThanOrEqual(this.setup.maxResultWords ?? 1e6);
     this.steps.push({ queryLens, numTokens });
   }
 }
@@ -344,6 +347,17 @@ describe('EngineCore', () => {
     await core.idle();
     expect(core.cached.get(2)).toBe(0);
     expect(core.scores.get(2)).toEqual(Array.from({ length: 29 }, (_, i) => i + 1));
+  });
+
+  it('keeps results small where long top lists are wanted, and still answers all', async () => {
+    const core = new TestCore({ ...defaults, maxResultWords: 5 * (3 + 2 * 100) });
+    core.add(1, promptOf(30, 1), { maxTokens: 6, promptLogprobs: 100 });
+    core.add(2, promptOf(20, 2), { maxTokens: 6, logprobs: 3 });
+    for (let i = 3; i < 9; i++) core.add(i, promptOf(20, i), { maxTokens: 6 });
+    await core.idle();
+    expect(core.scores.get(1)).toHaveLength(29);
+    for (let i = 2; i < 9; i++)
+      expect(core.tokens.get(i)).toEqual(expectedTokens(promptOf(20, i), 6, vocabSize));
   });
 
   it('permutes its answers as the requests are permuted', async () => {
