@@ -6,7 +6,6 @@ import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { loadTokenizer } from '../src/tokenizer/load-tokenizer.js';
-import { ggufEndTokenIds } from '../src/tokenizer/gguf-vocabulary.js';
 import { readGguf } from '../src/weights/gguf.js';
 
 const file = fileURLToPath(new URL('../../../.models/SmolLM2-135M-Instruct.Q4_1.gguf', import.meta.url));
@@ -24,7 +23,6 @@ describe.skipIf(!existsSync(file))(`the tokenizer of SmolLM2${hint}`, () => {
       expect([text, tokenizer.encode(text)]).toEqual([text, expected]);
       expect(tokenizer.decode(expected)).toBe(text);
     }
-    expect(ggufEndTokenIds(metadata)).toEqual([2]);
     expect([tokenizer.eosTokenId, tokenizer.isSpecial(2), tokenizer.vocabSize]).toEqual([2, true, 49152]);
     const prompt = tokenizer.applyChatTemplate([{ role: 'user', content: 'Hi' }], {
       addGenerationPrompt: true,

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { TenonError } from '../errors.js';
 import { ggufPreTokenizerNames } from './gguf-pre-tokenizers.js';
-import { ggufDefinition, ggufEndTokenIds } from './gguf-vocabulary.js';
+import { ggufDefinition } from './gguf-vocabulary.js';
 import { TextTokenizer } from './text-tokenizer.js';
 import type { JsonObject } from './tokenizer-definition.js';
 
@@ -128,16 +128,6 @@ describe('SentencePiece from GGUF', () => {
 });
 
 describe('GGUF tokenizer metadata', () => {
-  it('names each token that ends a generation once', () => {
-    const ids = {
-      'tokenizer.ggml.eos_token_id': 9,
-      'tokenizer.ggml.eot_token_id': 9,
-      'tokenizer.ggml.eom_token_id': 8n,
-    };
-    expect(ggufEndTokenIds(ids)).toEqual([9, 8]);
-    expect(ggufEndTokenIds({})).toEqual([]);
-  });
-
   it('keeps chat templates by name and shows them the special tokens', () => {
     const definition = ggufDefinition({
       ...byteLevelMetadata('qwen2'),

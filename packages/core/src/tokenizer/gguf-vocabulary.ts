@@ -27,13 +27,6 @@ export function ggufDefinition(metadata: JsonObject): TokenizerDefinition {
   );
 }
 
-/** The ids that end a generation: end of sequence, of turn, of message, as far as the file names them. */
-export function ggufEndTokenIds(metadata: JsonObject): number[] {
-  const names = ['eos_token_id', 'eot_token_id', 'eom_token_id'];
-  const ids = names.map((name) => tokenId(metadata, name)).filter((id) => id !== undefined);
-  return [...new Set(ids)];
-}
-
 function byteLevelBpe(metadata: JsonObject): TokenizerDefinition {
   const { tokens, types } = readVocabulary(metadata);
   const pre = requirePreTokenizer(metadata['tokenizer.ggml.pre']);
