@@ -72,6 +72,7 @@ export interface SchedulingConstraints {
 }
 
 export interface NegotiateRequest {
+  /** `dtypes`: of the operands that are there, then of the outputs, in the op table's order. `layer` is that of any one layer. */
   readonly ops: readonly {
     readonly op: OpName;
     readonly attrs: PlanOp['attrs'];

@@ -27,7 +27,7 @@ export class AsyncSteps {
     this.#last = this.#last.then(() => this.#run(step));
   }
 
-  /** Waits for the step that runs; those behind it are dropped. */
+  /** Waits for the step that runs. Neither it nor those behind it are reported any more. */
   async close(): Promise<void> {
     this.#closed = true;
     await this.#last;
@@ -37,6 +37,7 @@ export class AsyncSteps {
     await new Promise((resolve) => setImmediate(resolve));
     if (this.#closed) return;
     const failure = await this.#attempt(execute);
+    if (this.#closed) return;
     this.#inFlight--;
     this.#onStepDone(stepId, failure);
   }

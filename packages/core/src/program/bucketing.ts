@@ -6,7 +6,7 @@ export function padTokenCount(numTokens: number, tokenBuckets: readonly number[]
   if (tokenBuckets.length === 0) return numTokens;
   const bucket = tokenBuckets.find((size) => size >= numTokens);
   if (bucket === undefined) {
-    const message = `a step of ${numTokens} tokens exceeds the device's largest of ${tokenBuckets.at(-1)}`;
+    const message = `a step of ${numTokens} tokens exceeds the device’s largest of ${tokenBuckets.at(-1)}`;
     throw new TenonError('config.invalid-option', `${message}: lower --max-num-batched-tokens`);
   }
   return bucket;

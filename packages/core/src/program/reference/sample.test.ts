@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { rowMode } from '../../backend/index.js';
 import { logSoftmax, sampleRow, uniform, type SampleRow } from './sample.js';
