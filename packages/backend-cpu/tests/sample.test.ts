@@ -285,3 +285,7 @@ it('agrees on a vocabulary of 49152', () => {
 it('has the reference answer for NaN, infinite, equal and masked logits', () => {
   expectSame(oddCases());
 });
+
+it("keeps each slot's last token and history, whatever the tiles and threads", () => {
+  expect(execFileSync(nativeTest('sampler_test'), { encoding: 'utf8' })).toBe('ok\n');
+});

@@ -71,7 +71,7 @@ class Checkpoint {
     const size_t size = static_cast<size_t>(format->Bytes(elements));
     for (size_t i = 0; i < size; i++) bytes_.push_back(static_cast<uint8_t>(rng()));
     if (!any_bits) MakeNormal(format_name, offset, size);
-    return {.name = "t" + std::to_string(offset), .file = path_, .offset = offset, .size_bytes = size,
+    return {.name = std::to_string(offset) + ".weight", .file = path_, .offset = offset, .size_bytes = size,
             .format = format_name, .shape = std::move(shape)};
   }
 
