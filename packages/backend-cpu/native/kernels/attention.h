@@ -153,11 +153,11 @@ class AttentionItem {
     const int64_t visible = FirstVisible(p_.first_position) / kTileTokens * kTileTokens;
     const int64_t begin = Max(split * kKvSplit, visible);
     const int64_t end = Min((split + 1) * kKvSplit, last_position_ + 1);
-    const RowTiles tiles(num_rows_);
+    const RowTiles tiles(num_rows_, kAttentionTileRows);
     for (int64_t token = begin; token < end; token += kTileTokens) {
       for (int64_t t = 0; t < tiles.count; t++) {
         const int64_t row = tiles.Begin(t);
-        WithRows(tiles.Begin(t + 1) - row, [&]<int MR>() {
+        WithRows<kAttentionTileRows>(tiles.Begin(t + 1) - row, [&]<int MR>() {
           if (t == 0) {
             RowTile<MR, true>(row, token);
           } else {
@@ -207,7 +207,7 @@ class AttentionItem {
   template <int MR, bool kPrefetch>
   TENON_INLINE void Scores(int64_t row, int64_t token, int64_t group_begin, int64_t group_end,
                            float (&scores)[MR][kTileTokens]) {
-    constexpr int NR = TileBlocks(kMaxTileRows);
+    constexpr int NR = kAttentionTileBlocks;
     const X* q[MR];
     for (int r = 0; r < MR; r++) q[r] = DotQueryOf(row + r);
     const int64_t k_stride = int64_t{p_.kv.block_size} * Dot::kFactor * kElementBytes;
@@ -278,7 +278,7 @@ class AttentionItem {
   template <int MR, bool kPrefetch>
   TENON_INLINE void Values(int64_t row, int64_t token, int64_t group_begin, int64_t last,
                            const X (&weights)[MR][kTileTokens], const float (&correction)[16]) {
-    constexpr int NR = TileBlocks(kMaxTileRows);
+    constexpr int NR = kAttentionTileBlocks;
     int64_t d = 0;
     for (; d + NR * kLanes <= head_dim_; d += NR * kLanes) {
       ValueBlocks<MR, NR, false, kPrefetch>(row, token, group_begin, last, d, weights, correction);
@@ -286,7 +286,12 @@ class AttentionItem {
     for (; d + kLanes <= head_dim_; d += kLanes) {
       ValueBlocks<MR, 1, false, kPrefetch>(row, token, group_begin, last, d, weights, correction);
     }
-    if (d < head_dim_) ValueBlocks<MR, 1, true, kPrefetch>(row, token, group_begin, last, d, weights, correction);
+    // Lanes beyond head_dim hold what comes next in memory; nothing reads them.
+    if (head_dim_ - d > kLanes / 2) {
+      ValueBlocks<MR, 1, false, kPrefetch>(row, token, group_begin, last, d, weights, correction);
+    } else if (d < head_dim_) {
+      ValueBlocks<MR, 1, true, kPrefetch>(row, token, group_begin, last, d, weights, correction);
+    }
   }
 
   template <int MR, int NR, bool kHalf, bool kPrefetch>

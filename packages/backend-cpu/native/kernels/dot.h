@@ -7,7 +7,7 @@
 
 namespace tenon_cpu::TENON_ISA {
 
-// Multiply-add in f32 for every weight type; x is f32 (converted beforehand, padded with zeros to whole steps).
+// Multiply-add in f32 for every weight type; x is f32 (converted beforehand). K is padded with zeros to whole steps.
 template <Dtype D>
 struct FmaDot {
   using X = float;
@@ -30,7 +30,6 @@ struct FmaDot {
     return LoadW(reinterpret_cast<const char*>(lanes), part);
   }
   TENON_INLINE static XLanes LoadX(const X* x, int part) { return Broadcast(x[part]); }
-  TENON_INLINE static XLanes LoadLastX(const X* x, int part) { return Broadcast(x[part]); }
   TENON_INLINE static V Step(V acc, W w, XLanes x) { return Fma(x, w, acc); }
 
   // Stores 16 attention weights in the type of x and returns them as stored.
@@ -66,8 +65,6 @@ struct PairDot {
     memcpy(&pair, x, 4);
     return _mm512_set1_epi32(pair);
   }
-  // The last element of an odd K.
-  TENON_INLINE static XLanes LoadLastX(const X* x, int) { return _mm512_set1_epi32(x[0]); }
   TENON_INLINE static V Step(V acc, W w, XLanes x) {
     return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(w), reinterpret_cast<__m512bh>(x));
   }
@@ -89,22 +86,13 @@ struct NoPrefetch {
   template <int NR>
   TENON_INLINE void Step(const char* const (&)[NR], int64_t) const {}
 };
-// The same streams, `distance` bytes ahead.
+// The same streams, `distance` bytes ahead, into L2: DRAM streams fastest so, with L1's own prefetcher behind it.
 struct PrefetchAhead {
   int64_t distance;
   template <int NR>
   TENON_INLINE void Step(const char* const (&w)[NR], int64_t offset) const {
     TENON_UNROLL
-    for (int j = 0; j < NR; j++) TENON_PREFETCH(w[j] + distance + offset);
-  }
-};
-// Two other streams.
-struct PrefetchStreams {
-  const char* stream[2];
-  template <int NR>
-  TENON_INLINE void Step(const char* const (&)[NR], int64_t offset) const {
-    TENON_PREFETCH(stream[0] + offset);
-    TENON_PREFETCH(stream[1] + offset);
+    for (int j = 0; j < NR; j++) TENON_PREFETCH_L2(w[j] + distance + offset);
   }
 };
 // One other stream for each of w.
@@ -168,8 +156,8 @@ TENON_INLINE void ZeroTile(V (&acc)[MR][NR]) {
   }
 }
 
-// Calls fn.Run<rows>() for 1 ≤ rows ≤ kMaxTileRows.
-template <int R = kMaxTileRows, class Fn>
+// Calls fn<rows>() for 1 ≤ rows ≤ R.
+template <int R, class Fn>
 TENON_INLINE void WithRows(int64_t rows, const Fn& fn) {
   if constexpr (R > 1) {
     if (rows < R) return WithRows<R - 1>(rows, fn);
@@ -177,11 +165,11 @@ TENON_INLINE void WithRows(int64_t rows, const Fn& fn) {
   fn.template operator()<R>();
 }
 
-// Splits n rows into the fewest tiles, of sizes that differ by at most one.
+// Splits n rows into the fewest tiles of at most max_rows, of sizes that differ by at most one.
 struct RowTiles {
   int64_t n;
   int64_t count;
-  explicit RowTiles(int64_t rows) : n(rows), count(CeilDiv(rows, kMaxTileRows)) {}
+  RowTiles(int64_t rows, int64_t max_rows) : n(rows), count(CeilDiv(rows, max_rows)) {}
   TENON_INLINE int64_t Begin(int64_t tile) const { return tile * (n / count) + Min(tile, n % count); }
 };
 

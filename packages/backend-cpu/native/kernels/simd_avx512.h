@@ -7,9 +7,12 @@
 
 namespace tenon_cpu::TENON_ISA {
 
-// 32 registers: 6 rows x 4 blocks = 24 accumulators, 4 of weights, 1 of x.
-inline constexpr int kMaxTileRows = 6;
-constexpr int TileBlocks(int rows) { return rows <= 3 ? 8 : 4; }
+// 32 registers: 12 rows x 2 blocks = 24 accumulators; the rest for weights and x. Few rows wait for memory, which is
+// fastest as one stream.
+inline constexpr int kMaxTileRows = 12;
+constexpr int TileBlocks(int rows) { return rows <= 6 ? 1 : 2; }
+inline constexpr int kAttentionTileRows = 6;
+inline constexpr int kAttentionTileBlocks = 4;
 
 using V = __m512;
 

@@ -8,6 +8,8 @@ namespace tenon_cpu::TENON_ISA {
 // Micro-tile of the dot kernels: rows, and column blocks for a number of rows.
 inline constexpr int kMaxTileRows = 4;
 constexpr int TileBlocks(int /*rows*/) { return 1; }
+inline constexpr int kAttentionTileRows = kMaxTileRows;
+inline constexpr int kAttentionTileBlocks = 1;
 
 struct V {
   float lane[16];

@@ -32,7 +32,7 @@ class AttentionRun {
         num_blocks_((c.context + c.block_size - 1) / c.block_size + 2),
         width_(int64_t{c.group} * c.num_kv_heads * c.head_dim),
         cache_k_(c.dtype, num_blocks_ * BlockElements()),
-        cache_v_(c.dtype, num_blocks_ * BlockElements()),
+        cache_v_(c.dtype, num_blocks_ * BlockElements() + kKvSlackBytes),
         k_(c.dtype, int64_t{c.context} * c.num_kv_heads * c.head_dim),
         v_(c.dtype, int64_t{c.context} * c.num_kv_heads * c.head_dim),
         q_(c.dtype, c.queries * width_, static_cast<int>(random.Below(3))) {
@@ -91,7 +91,7 @@ class AttentionRun {
       slots.push_back(block_table_[t / case_.block_size] * case_.block_size + t % case_.block_size);
     }
     const int64_t ld = int64_t{case_.num_kv_heads} * case_.head_dim;
-    kernels_.kv_write({k_.data(), v_.data(), case_.dtype, ld, ld, slots.data(), case_.context, Layer(), 0, case_.context});
+    kernels_.kv_write({k_.data(), v_.data(), case_.dtype, case_.dtype, ld, ld, slots.data(), case_.context, Layer(), 0, case_.context});
     ForgetHiddenBlocks();
   }
 
@@ -208,7 +208,7 @@ void TestAttention(const Kernels& kernels, Random& random, Report& report) {
     c.dtype = random.Pick(kFloats);
     c.group = static_cast<int>(random.Between(1, 9));
     c.num_kv_heads = static_cast<int>(random.Between(1, 2));
-    c.head_dim = 8 * static_cast<int>(random.Between(1, 14));
+    c.head_dim = 2 * static_cast<int>(random.Between(1, 56));
     c.block_size = 16 * static_cast<int>(random.Between(1, 4));
     c.queries = static_cast<int>(random.Between(1, 40));
     c.context = c.queries + static_cast<int>(random.Below(300));

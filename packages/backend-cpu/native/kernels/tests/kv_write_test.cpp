@@ -28,19 +28,19 @@ struct Cache {
   KvLayer layer;
 };
 
-void CheckLayout(const Kernels& kernels, Random& random, Report& report, Dtype src_dtype, Dtype dtype) {
-  const int heads = 2, head_dim = 8 * static_cast<int>(random.Between(1, 10)), block_size = 32;
+void CheckLayout(const Kernels& kernels, Random& random, Report& report, Dtype k_dtype, Dtype v_dtype, Dtype dtype) {
+  const int heads = 2, head_dim = 2 * static_cast<int>(random.Between(1, 40)), block_size = 32;
   Cache cache(dtype, heads, head_dim, block_size, 3);
   // The third token fills the pair of the first, which comes before it; 40 has no neighbour; -1 is not stored.
   const std::vector<int32_t> slots = {64, 33, 65, -1, 40, 5, 32};
   const int n = static_cast<int>(slots.size()), ld = heads * head_dim + 3;
-  Array k(src_dtype, n * ld, 1), v(src_dtype, n * ld, 1);
+  Array k(k_dtype, n * ld, 1), v(v_dtype, n * ld, 1);
   k.Fill(random);
   v.Fill(random);
-  kernels.kv_write({k.data(), v.data(), src_dtype, ld, ld, slots.data(), n, cache.layer, 3, n});
-  kernels.kv_write({k.data(), v.data(), src_dtype, ld, ld, slots.data(), n, cache.layer, 0, 3});
+  kernels.kv_write({k.data(), v.data(), k_dtype, v_dtype, ld, ld, slots.data(), n, cache.layer, 3, n});
+  kernels.kv_write({k.data(), v.data(), k_dtype, v_dtype, ld, ld, slots.data(), n, cache.layer, 0, 3});
 
-  const std::string name = std::string("kv_write ") + NameOf(src_dtype) + " to " + NameOf(dtype);
+  const std::string name = std::string("kv_write ") + NameOf(k_dtype) + ", " + NameOf(v_dtype) + " to " + NameOf(dtype);
   Array want_k(dtype, cache.k.size()), want_v(dtype, cache.v.size());
   want_k.Poison();
   want_v.Poison();
@@ -145,8 +145,11 @@ void CheckRope(const Kernels& kernels, Random& random, Report& report, const Rop
 }  // namespace
 
 void TestKvWrite(const Kernels& kernels, Random& random, Report& report) {
-  for (const Dtype src_dtype : kFloats) {
-    for (const Dtype dtype : kFloats) CheckLayout(kernels, random, report, src_dtype, dtype);
+  for (const Dtype k_dtype : kFloats) {
+    for (const Dtype dtype : kFloats) {
+      CheckLayout(kernels, random, report, k_dtype, k_dtype, dtype);
+      CheckLayout(kernels, random, report, k_dtype, Dtype::kF32, dtype);
+    }
   }
   for (const Dtype dtype : kFloats) {
     for (const bool interleaved : {false, true}) {

@@ -4,10 +4,16 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "../kernels.h"
 
@@ -192,21 +198,29 @@ inline double ActivateReference(double x, int activation) {
   return x / (1 + std::exp(-1.5957691216057308 * (x + 0.044715 * x * x * x)));
 }
 
-// 64-byte aligned bytes.
+// Aligned bytes; on huge pages where they are many, as the runtime's memory is.
 class AlignedBytes {
  public:
-  explicit AlignedBytes(size_t size) : size_(size), bytes_(size + 64) {
-    data_ = bytes_.data() + (64 - reinterpret_cast<uintptr_t>(bytes_.data()) % 64) % 64;
+  explicit AlignedBytes(size_t size) : size_(size) {
+    constexpr size_t kLine = 64, kHugePage = size_t{2} << 20;
+    const size_t alignment = size < 2 * kHugePage ? kLine : kHugePage;
+    const size_t rounded = (size + alignment - 1) / alignment * alignment;
+    data_.reset(static_cast<char*>(std::aligned_alloc(alignment, rounded + (rounded == 0 ? kLine : 0))));
+#if defined(__linux__)
+    if (alignment == kHugePage) madvise(data_.get(), rounded, MADV_HUGEPAGE);
+#endif
+    std::memset(data_.get(), 0, size);
   }
-  AlignedBytes(const AlignedBytes&) = delete;
-  char* data() { return data_; }
-  const char* data() const { return data_; }
+  char* data() { return data_.get(); }
+  const char* data() const { return data_.get(); }
   size_t size() const { return size_; }
 
  private:
+  struct Free {
+    void operator()(char* p) const { std::free(p); }
+  };
   size_t size_;
-  std::vector<char> bytes_;
-  char* data_;
+  std::unique_ptr<char, Free> data_;
 };
 
 // A weight [n, k] in f32 values that its dtype holds exactly, and its packed form.
