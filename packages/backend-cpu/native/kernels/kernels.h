@@ -90,7 +90,8 @@ struct RmsNormParams {
 // KV cache of one layer. block b, head h:
 //   K: [blocks][heads][ceil(head_dim / kr)][block_size][kr]   (tokens are lanes)
 //   V: [blocks][heads][block_size / kr][head_dim][kr]         (pairs of tokens lie together for 16-bit bf16)
-// block_size is a multiple of 16.
+// head_dim is even and at most 256, block_size a multiple of 16. Up to kKvSlackBytes beyond the end of V are read.
+inline constexpr int kKvSlackBytes = 64;
 struct KvLayer {
   void* k;
   void* v;
@@ -105,13 +106,13 @@ constexpr int64_t KvBlockElements(int head_dim, int block_size, Dtype dtype, int
   return (head_dim + kr - 1) / kr * kr * int64_t{block_size} * num_kv_heads;  // of K, and of V
 }
 
-// Tokens [token_begin, token_end): stores k and v (f32 or the cache's type; row strides in elements) at slot_mapping[t];
+// Tokens [token_begin, token_end): stores k and v (any float types; row strides in elements) at slot_mapping[t];
 // slot -1 stores nothing. Writing an even token offset zeroes the V of its odd neighbour unless that is written in this
 // step too (so that a stale NaN never meets a zero weight).
 struct KvWriteParams {
   const void* k;
   const void* v;
-  Dtype src_dtype;
+  Dtype k_dtype, v_dtype;
   int64_t ldk, ldv;
   const int32_t* slot_mapping;  // [num_tokens]
   int64_t num_tokens;

@@ -71,9 +71,9 @@ inline void KvWrite(const KvWriteParams& p) {
     if (p.slot_mapping[token] < 0) continue;
     KvPlace place = PlaceOf(p.kv, p.slot_mapping, p.num_tokens, token);
     for (int64_t h = 0; h < p.kv.num_kv_heads; h++) {
-      LoadHead(p.src_dtype, p.k, token * p.ldk + h * head_dim, head_dim, head);
+      LoadHead(p.k_dtype, p.k, token * p.ldk + h * head_dim, head_dim, head);
       StoreKey(p.kv, place, head);
-      LoadHead(p.src_dtype, p.v, token * p.ldv + h * head_dim, head_dim, head);
+      LoadHead(p.v_dtype, p.v, token * p.ldv + h * head_dim, head_dim, head);
       StoreValue(p.kv, place, head);
       place.head_offset += head_dim * p.kv.block_size;
     }

@@ -157,13 +157,13 @@ Status CpuOps::Rope(const tenon::RopeOpParams& p, Stream) {
 
 Status CpuOps::KvWrite(const tenon::KvWriteOpParams& p, Stream) {
   const auto& kv = *static_cast<const KvLayer*>(p.kv);
-  if (p.dtype != Dtype::kF32 && p.dtype != kv.dtype)
-    return UnsupportedDtype("kv_write", "k and v must be f32 or of the type of the KV cache");
+  if (!IsFloat(p.k_dtype) || !IsFloat(p.v_dtype)) return UnsupportedDtype("kv_write", "k and v must be floats");
   const int64_t row = int64_t{kv.num_kv_heads} * kv.head_dim;
   ForRows(p.rows, 2 * row, [&](int64_t begin, int64_t end) {
     context_.kernels.kv_write({.k = p.k,
                                .v = p.v,
-                               .src_dtype = p.dtype,
+                               .k_dtype = p.k_dtype,
+                               .v_dtype = p.v_dtype,
                                .ldk = row,
                                .ldv = row,
                                .slot_mapping = p.slot_mapping,

@@ -15,7 +15,6 @@ using tenon::StatusCode;
 
 // What the attention, rope and cache kernels take.
 constexpr int32_t kMaxHeadDim = 256;
-constexpr int32_t kHeadDimUnit = 8;
 constexpr int32_t kBlockSizeUnit = 16;
 constexpr size_t kAlignment = 64;
 
@@ -33,7 +32,7 @@ std::optional<int32_t> HeadDimOf(const tenon::OpQuery& query) {
 }
 
 bool IsHeadDimSupported(int32_t head_dim) {
-  return head_dim >= 1 && head_dim <= kMaxHeadDim && head_dim % kHeadDimUnit == 0;
+  return head_dim >= 1 && head_dim <= kMaxHeadDim && head_dim % 2 == 0;
 }
 
 }  // namespace
@@ -49,8 +48,8 @@ OpAnswer AnswerFor(const tenon::OpQuery& query, const Kernels& kernels) {
   const std::optional<int32_t> head_dim = HeadDimOf(query);
   if (head_dim && !IsHeadDimSupported(*head_dim)) {
     answer.support = OpSupport::kUnsupported;
-    answer.reason = "headDim " + std::to_string(*head_dim) + "; multiples of " + std::to_string(kHeadDimUnit) + " up to " +
-                    std::to_string(kMaxHeadDim) + " are supported";
+    answer.reason = "headDim " + std::to_string(*head_dim) + "; even numbers up to " + std::to_string(kMaxHeadDim) +
+                    " are supported";
   }
   return answer;
 }
@@ -91,7 +90,7 @@ Status CpuSession::CreateKvCache(std::vector<tenon::KvHandle>* handles) {
   for (const tenon::PlanKvLayer& layer : plan_.kv_layers) total += 2 * size_of(layer);
   if (total == 0) return Status::Ok();
   void* data = nullptr;
-  TENON_RETURN_IF_ERROR(pool_.Allocate(tenon::Arena::kKv, total, &data));
+  TENON_RETURN_IF_ERROR(pool_.Allocate(tenon::Arena::kKv, total + kKvSlackBytes, &data));
   auto* next = static_cast<uint8_t*>(data);
   for (const tenon::PlanKvLayer& layer : plan_.kv_layers) {
     const size_t size = size_of(layer);

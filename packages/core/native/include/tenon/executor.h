@@ -292,8 +292,9 @@ class Executor {
 
   Status RunKvWrite(const KvWriteAttrs& attrs, const Operand& k, const Operand& v, const Operand& slot_mapping) {
     return session_->ops().KvWrite({.k = k.data,
+                                    .k_dtype = k.dtype(),
                                     .v = v.data,
-                                    .dtype = k.dtype(),
+                                    .v_dtype = v.dtype(),
                                     .rows = k.rows,
                                     .slot_mapping = slot_mapping.as<int32_t>(),
                                     .kv = kv_layers_[static_cast<size_t>(attrs.layer)],

@@ -152,8 +152,9 @@ struct RopeOpParams {
 };
 struct KvWriteOpParams {
   const void* k;  // [rows, num_kv_heads * head_dim]
+  Dtype k_dtype;
   const void* v;
-  Dtype dtype;
+  Dtype v_dtype;
   int64_t rows;
   const int32_t* slot_mapping;  // [rows]; -1 stores nothing
   KvHandle kv;
