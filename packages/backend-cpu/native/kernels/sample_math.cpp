@@ -1,17 +1,11 @@
-// Plain loops over fixed numbers of lanes, which the compiler vectorizes once per instruction set where it can clone
-// functions. Compiled with -ffp-contract=off: with fused multiply-adds the clones would differ.
+// Plain loops over fixed numbers of lanes, which the compiler vectorizes for every instruction set (clones.h).
 #include "sample_math.h"
 
 #include <algorithm>
 #include <bit>
 #include <limits>
 
-// Clones are chosen by the dynamic linker, which only glibc's does.
-#if defined(__x86_64__) && defined(__GNUC__) && defined(__GLIBC__)
-#define TENON_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define TENON_CLONES
-#endif
+#include "clones.h"
 
 namespace tenon_cpu {
 namespace {

@@ -4,19 +4,15 @@
 // super-blocks of 256 with a scale (and minimum) per 16 or 32 elements, themselves quantized: value = (d * scale) * q -
 // (dmin * min). d, m and dmin are f16. Compiled with -ffp-contract=off: a fused multiply-add would round differently.
 //
-// The loops are plain so that the compiler vectorizes them, once per instruction set where it can clone functions.
+// The loops are plain: the compiler vectorizes them for every instruction set (clones.h).
 #include "dequant.h"
 
 #include <array>
 #include <bit>
 #include <cstring>
 
-// Clones are chosen by the dynamic linker, which only glibc's does.
-#if defined(__x86_64__) && defined(__GNUC__) && defined(__GLIBC__)
-#define TENON_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define TENON_CLONES
-#endif
+#include "clones.h"
+
 #define TENON_INLINE static inline __attribute__((always_inline))
 
 namespace tenon_cpu {
