@@ -10,38 +10,65 @@ export interface LineLoop {
   answer(line: string, signal: AbortSignal): Promise<void>;
 }
 
-export async function answerLines({ greeting, answer }: LineLoop): Promise<void> {
-  const isTerminal = process.stdin.isTTY && process.stdout.isTTY;
+export interface Terminal {
+  readonly input: NodeJS.ReadableStream;
+  readonly output: NodeJS.WritableStream;
+  /** False: a pipe, without prompts; the first error ends the loop. */
+  readonly isInteractive: boolean;
+}
+
+export const standardTerminal = (): Terminal => ({
+  input: process.stdin,
+  output: process.stdout,
+  isInteractive: process.stdin.isTTY && process.stdout.isTTY,
+});
+
+export async function answerLines(loop: LineLoop, terminal: Terminal = standardTerminal()): Promise<void> {
+  const { input, output, isInteractive } = terminal;
   const lines = createInterface({
-    input: process.stdin,
-    output: isTerminal ? process.stdout : undefined,
-    prompt: '> ',
+    input,
+    terminal: isInteractive,
+    output: isInteractive ? output : undefined,
   });
   let answering: AbortController | undefined;
   let isEnding = false;
+  let isClosed = false;
+  const ask = (): void => {
+    if (isInteractive && !isClosed) lines.prompt();
+  };
+  lines.on('close', () => (isClosed = true));
   lines.on('SIGINT', () => {
     if (answering !== undefined) return answering.abort();
     if (isEnding) return lines.close();
     isEnding = true;
-    process.stdout.write('\n(Ctrl-C again to exit)\n');
-    lines.prompt();
+    output.write('\n(Ctrl-C again to exit)\n');
+    ask();
   });
-  if (isTerminal) process.stdout.write(`${greeting}\n`);
-  if (isTerminal) lines.prompt();
+  if (isInteractive) output.write(`${loop.greeting}\n`);
+  ask();
   for await (const line of lines) {
     isEnding = false;
     if (line.trim() !== '') {
       answering = new AbortController();
-      await answer(line, answering.signal).catch((error: unknown) => report(error, isTerminal));
+      await answerOne(loop, line, answering.signal, terminal);
       answering = undefined;
     }
-    if (isTerminal) lines.prompt();
+    ask();
   }
-  if (isTerminal) process.stdout.write('\n');
+  if (isInteractive) output.write('\n');
 }
 
-function report(thrown: unknown, isTerminal: boolean): void {
-  const error = asTenonError(thrown);
-  if (!isTerminal) throw error;
-  process.stderr.write(`error [${error.code}]: ${error.message}\n`);
+async function answerOne(
+  loop: LineLoop,
+  line: string,
+  signal: AbortSignal,
+  terminal: Terminal,
+): Promise<void> {
+  try {
+    await loop.answer(line, signal);
+  } catch (thrown) {
+    if (!terminal.isInteractive) throw thrown;
+    const error = asTenonError(thrown);
+    terminal.output.write(`error [${error.code}]: ${error.message}\n`);
+  }
 }
