@@ -1,6 +1,6 @@
 /** The same request gives the same answer, whatever runs beside it: real weights (the embedded model), real kernels. */
 import { fileURLToPath } from 'node:url';
-import { LLM, type SamplingParamsInput } from '@tenon/core';
+import { LLM, type SamplingParams } from '@tenon/core';
 import { describe, expect, it } from 'vitest';
 
 const model = fileURLToPath(new URL('../packages/model-stories/model', import.meta.url));
@@ -20,7 +20,7 @@ const requests = Array.from({ length: 32 }, (_, i) => {
   };
   const penalties =
     i % 6 === 0 ? { presencePenalty: 0.5, frequencyPenalty: 0.3, repetitionPenalty: 1.1 } : {};
-  const params: SamplingParamsInput = {
+  const params: Partial<SamplingParams> = {
     maxTokens: 24,
     ignoreEos: true,
     ...(i % 3 === 0 ? { temperature: 0 } : { ...sampled, seed: i }),

@@ -1,5 +1,5 @@
 /** The golden checkpoints and the rule by which an answer equals theirs (packages/core/tests/goldens/README.md). */
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../packages/core/tests/goldens/', import.meta.url));
@@ -12,17 +12,26 @@ export interface GoldenCase {
   readonly margins: readonly number[];
 }
 
+/** A checkpoint with one set of answers; the README says why some have two. */
 export interface Golden {
   readonly name: string;
   readonly path: string;
+  readonly hfOverrides: Readonly<Record<string, unknown>>;
   readonly cases: readonly GoldenCase[];
 }
 
+const casesOf = (file: string): GoldenCase[] => JSON.parse(readFileSync(file, 'utf8')).cases;
+
 export const goldens: readonly Golden[] = readdirSync(root, { withFileTypes: true })
   .filter((entry) => entry.isDirectory())
-  .map((entry) => {
-    const path = `${root}${entry.name}`;
-    return { name: entry.name, path, cases: JSON.parse(readFileSync(`${path}/golden.json`, 'utf8')).cases };
+  .flatMap(({ name }) => {
+    const path = `${root}${name}`;
+    const given = { name, path, hfOverrides: {}, cases: casesOf(`${path}/golden.json`) };
+    if (!existsSync(`${path}/exact.json`)) return [given];
+    return [
+      { ...given, name: `${name} exact`, cases: casesOf(`${path}/exact.json`) },
+      { ...given, name: `${name} rounded`, hfOverrides: { rope_frequency_dtype: 'bfloat16' } },
+    ];
   });
 
 /** Margins above which the best token is certain, by type. */

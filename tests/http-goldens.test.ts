@@ -4,10 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { firstWrongToken, goldens, meanDifference, nearTie } from './goldens.js';
 import { serve } from './serve-process.js';
 
-/** Only the families' plain checkpoints: each needs a server process. */
-const served = goldens.filter(({ name }) =>
-  ['llama', 'llama-rope3', 'mistral', 'qwen2', 'qwen3'].includes(name),
-);
+/** The first five of the README, with both sets of answers; each needs a server process. */
+const served = goldens.filter(({ name }) => / (exact|rounded)$/.test(name));
 
 describe.each(served.map((golden) => [golden.name, golden] as const))('%s over HTTP', (_, golden) => {
   it('gives the golden tokens and log-probabilities, streamed or not', async () => {
@@ -18,6 +16,8 @@ describe.each(served.map((golden) => [golden.name, golden] as const))('%s over H
       'float32',
       '--served-model-name',
       'golden',
+      '--hf-overrides',
+      JSON.stringify(golden.hfOverrides),
     ]);
     const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'none' });
     for (const one of golden.cases) {

@@ -15,7 +15,7 @@ const llm = await LLM.load(model, {
 const say = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
 say({
   ready: true,
-  version: `tenon ${llm.info.backend.version} (${llm.info.backend.runtime.isa})`,
+  version: `tenon ${llm.engine.info.backend.version} (${llm.engine.info.backend.runtime.isa})`,
   loadSeconds: (performance.now() - start) / 1000,
 });
 

@@ -11,7 +11,11 @@ import { asTenonError } from './errors.js';
 import { loadTokenizer } from './tokenizer/load-tokenizer.js';
 import type { Tokenizer } from './tokenizer/types.js';
 import type { Checkpoint } from './weights/checkpoint.js';
-import { openCheckpoint, type OpenCheckpointOptions } from './weights/open-checkpoint.js';
+import {
+  openCheckpoint,
+  openTokenizerSource,
+  type OpenCheckpointOptions,
+} from './weights/open-checkpoint.js';
 
 /** What surrounds an engine, besides its options. */
 export interface EngineHost {
@@ -76,7 +80,8 @@ function openModel(model: string, config: EngineConfig, host: EngineHost): Promi
   });
 }
 
-function startCore(parts: DependencyContainer): Promise<StartedCore> {
+/** Weights that changed while they were loaded are refused. */
+async function startCore(parts: DependencyContainer): Promise<StartedCore> {
   const host = parts.resolve(tokens.host);
   const checkpoint = parts.resolve(tokens.checkpoint);
   const options = {
@@ -90,7 +95,14 @@ function startCore(parts: DependencyContainer): Promise<StartedCore> {
     backend: host.backend,
   };
   const start = host.inProcess === true || host.backend !== undefined ? startInProcess : startInThread;
-  return start(options, checkpoint, runtimeHost);
+  const core = await start(options, checkpoint, runtimeHost);
+  try {
+    await checkpoint.verifyUnchanged();
+  } catch (error) {
+    await core.link.close();
+    throw error;
+  }
+  return core;
 }
 
 /** Undefined where there are no tokenizer files or none are wanted. */
@@ -99,8 +111,11 @@ async function openTokenizer(parts: DependencyContainer): Promise<Tokenizer | un
   if (config.skipTokenizerInit) return undefined;
   const { tokenizer: elsewhere, revision, downloadDir } = config;
   const own = parts.resolve(tokens.checkpoint);
-  const source = elsewhere === undefined ? own : await openCheckpoint(elsewhere, { revision, downloadDir });
-  return loadTokenizer(source.tokenizerSource);
+  return loadTokenizer(
+    elsewhere === undefined
+      ? own.tokenizerSource
+      : await openTokenizerSource(elsewhere, { revision, downloadDir }),
+  );
 }
 
 /** Both, or the first error after what the other made has been closed. */

@@ -1,5 +1,6 @@
 /** The library: a model as an object, for programs that need no server. */
 import { randomUUID } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
 import type { EngineOptions } from './config/engine-options.js';
 import { createEngine, type EngineHost, type LoadedEngine } from './container.js';
 import type { Engine, GenerateRequest, Prompt, RequestOutput } from './engine/types.js';
@@ -158,6 +159,7 @@ export class LLM {
   /** If one fails, the others are aborted. */
   async #runAll(requests: readonly GenerateRequest[]): Promise<RequestOutput[]> {
     const failure = new AbortController();
+    setMaxListeners(0, failure.signal);
     const run = async (request: GenerateRequest): Promise<RequestOutput> => {
       const signal =
         request.signal === undefined ? failure.signal : AbortSignal.any([request.signal, failure.signal]);

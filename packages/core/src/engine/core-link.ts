@@ -4,7 +4,6 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Worker } from 'node:worker_threads';
-import type { TensorLocation } from '../backend/index.js';
 import { TenonError } from '../errors.js';
 import type { Checkpoint } from '../weights/checkpoint.js';
 import type { ErrorData, FromCore, ToCore } from './core-messages.js';
@@ -20,7 +19,8 @@ export interface StartedCore {
 export interface EngineThreadData {
   readonly options: RuntimeOptions;
   readonly path: string;
-  readonly locations: ReadonlyMap<string, TensorLocation>;
+  readonly locations: Checkpoint['locations'];
+  readonly foreignDtypes: Checkpoint['foreignDtypes'];
 }
 
 export type FromThread =
@@ -54,9 +54,9 @@ export function startInThread(
   checkpoint: Checkpoint,
   host: RuntimeHost,
 ): Promise<StartedCore> {
-  const { path, locations } = checkpoint;
+  const { path, locations, foreignDtypes } = checkpoint;
   const worker = new Worker(engineThreadEntry(), {
-    workerData: { options, path, locations } satisfies EngineThreadData,
+    workerData: { options, path, locations, foreignDtypes } satisfies EngineThreadData,
   });
   return new ThreadLink(worker).start(host);
 }

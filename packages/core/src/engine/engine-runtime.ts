@@ -1,6 +1,6 @@
 /** Everything below the scheduler: chooses the device, sizes the run, loads the model, and runs the core on it. */
 import type {
-  Backend, BackendModule, DeviceGroup, DeviceInfo, Dtype, Host, Plan, SchedulingConstraints, WeightSource,
+  Backend, BackendModule, DeviceGroup, DeviceInfo, Dtype, Host, Plan, SchedulingConstraints,
 } from '../backend/index.js'; // prettier-ignore
 import { modelLength } from '../config/model-length.js';
 import { resolveKvSize, resolveStepLimits, type StepLimits } from '../config/engine-limits.js';
@@ -11,6 +11,8 @@ import { chooseDevice, pickDevice, type ChosenDevice } from '../plugins/choose-d
 import { discoverBackends } from '../plugins/discover.js';
 import { buildPlan } from '../program/build-plan.js';
 import { explain, planBytes } from '../program/explain.js';
+import type { Checkpoint } from '../weights/checkpoint.js';
+import { requireTensors } from '../weights/require-tensors.js';
 import type { FromCore, ToCore } from './core-messages.js';
 import { EngineCore, type EngineCoreOptions } from './engine-core.js';
 
@@ -26,6 +28,9 @@ export interface RuntimeHost extends Host {
   readonly backend?: BackendModule;
   readonly onProgress?: (loadedBytes: number, totalBytes: number) => void;
 }
+
+/** The checkpoint's tensors. */
+export type ModelWeights = Pick<Checkpoint, 'path' | 'locations' | 'foreignDtypes' | 'read'>;
 
 /** What the front end needs to know; plain data. */
 export interface RuntimeInfo {
@@ -54,7 +59,7 @@ const maxResultWords = 1 << 24;
 
 export async function startRuntime(
   options: RuntimeOptions,
-  weights: WeightSource,
+  weights: ModelWeights,
   host: RuntimeHost,
   send: (message: FromCore) => void,
 ): Promise<Runtime> {
@@ -63,6 +68,7 @@ export async function startRuntime(
   const group = await backend.open([device.id], { numThreads: options.config.numThreads });
   try {
     const { plan, info } = await planRun(options, { backend, device }, dtype, group);
+    requireTensors(weights, plan.weights);
     return await load(options, info, plan, group, weights, host, send);
   } catch (error) {
     await group.close();
@@ -137,7 +143,7 @@ async function load(
   info: RuntimeInfo,
   plan: Plan,
   group: DeviceGroup,
-  weights: WeightSource,
+  weights: ModelWeights,
   host: RuntimeHost,
   send: (message: FromCore) => void,
 ): Promise<Runtime> {

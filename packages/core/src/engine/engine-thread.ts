@@ -1,14 +1,13 @@
 /** Entry of the engine's worker thread: loads the model, then runs the core on messages from the main thread. */
 import { parentPort, workerData } from 'node:worker_threads';
-import type { WeightSource } from '../backend/index.js';
 import { asTenonError, invariant } from '../errors.js';
 import { openCheckpoint } from '../weights/open-checkpoint.js';
 import type { EngineThreadData, FromThread, ToThread } from './core-link.js';
-import { startRuntime, type Runtime, type RuntimeHost } from './engine-runtime.js';
+import { startRuntime, type ModelWeights, type Runtime, type RuntimeHost } from './engine-runtime.js';
 
 const port = parentPort;
 invariant(port !== null, 'engine-thread runs as a worker only');
-const { options, path, locations } = workerData as EngineThreadData;
+const { options, path, locations, foreignDtypes } = workerData as EngineThreadData;
 
 // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a message port, not a window
 const post = (message: FromThread, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer);
@@ -19,10 +18,12 @@ const host: RuntimeHost = {
 };
 
 /** Backends that map the files never call `read`, so the checkpoint is opened again only for those that do. */
-const weights: WeightSource = {
+const weights: ModelWeights = {
+  path,
   locations,
+  foreignDtypes,
   read: async (name) => {
-    reopened ??= openCheckpoint(path, { tokenizer: false });
+    reopened ??= openCheckpoint(path, { tokenizer: false, hfOverrides: options.config.hfOverrides });
     return (await reopened).read(name);
   },
 };

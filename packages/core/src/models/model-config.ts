@@ -47,6 +47,11 @@ export interface ModelConfig {
   readonly rotaryDim: number;
   /** True for GGUF files of llama, whose q and k rows are permuted to pair (2i, 2i + 1). */
   readonly ropeInterleaved: boolean;
+  /**
+   * The type that the rotary frequencies are rounded to; f32 where undefined. For models that were trained or evaluated with
+   * 16-bit frequencies (`model.to(torch.bfloat16)` in PyTorch rounds them): config field `rope_frequency_dtype`, ours.
+   */
+  readonly ropeFrequencyDtype?: Dtype;
   readonly tieWordEmbeddings: boolean;
   /** Biases of q, k, v; of the output projection; of the feed-forward. */
   readonly qkvBias: boolean;

@@ -147,6 +147,7 @@ export function parseModelConfig(raw: JsonObject, options: ConfigOptions): Model
     maxPositionEmbeddings,
     ...parseRope(config, { headDim: heads.headDim, maxPositionEmbeddings, layerTypes }),
     ropeInterleaved: false,
+    ropeFrequencyDtype: parseDtype(config, ['rope_frequency_dtype']),
     tieWordEmbeddings: config.boolean('tie_word_embeddings', false),
     ...family.biases(config),
     slidingWindows: slidingWindows(config, family, numLayers, layerTypes),
@@ -270,9 +271,9 @@ function slidingWindows(
   return Array.from({ length: numLayers }, (_, layer) => (window > 0 && slides(layer) ? window : 0));
 }
 
-function parseDtype(config: Fields): Dtype | undefined {
-  const name = config.has('dtype') ? 'dtype' : 'torch_dtype';
-  if (!config.has(name)) return undefined;
+function parseDtype(config: Fields, names: readonly string[] = ['dtype', 'torch_dtype']): Dtype | undefined {
+  const name = names.find((field) => config.has(field));
+  if (name === undefined) return undefined;
   const dtype = config.string(name).replace(/^torch\./, '');
   if (dtype === 'bfloat16') return 'bf16';
   if (dtype === 'float16' || dtype === 'half') return 'f16';

@@ -1,14 +1,16 @@
 """Makes the golden checkpoints named below: tiny random-weight Llama, Mistral, Qwen2 and Qwen3 models with unusual sizes and
 options, and the answers that Hugging Face transformers computes in float32 from their (16-bit) weights, eager attention.
 
-usage: python make_goldens.py OUT_DIR        (needs torch and transformers 5.17)
+usage: python make_goldens.py OUT_DIR [GOLDEN_DIR...]        (needs torch and transformers 5.17)
+
+For each GOLDEN_DIR it also writes exact.json, see README.md.
 """
 import json
 import sys
 from pathlib import Path
 
 import torch
-from transformers import (LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM,
+from transformers import (AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM,
                           Qwen3Config, Qwen3ForCausalLM)
 
 SMALL = dict(vocab_size=331, hidden_size=48, intermediate_size=104, num_hidden_layers=2, max_position_embeddings=256,
@@ -68,7 +70,17 @@ def case(model, prompt):
                 greedy=greedy, margins=margins)
 
 
-def main(out):
+def answer_again(folder):
+    """exact.json: the answers for an existing golden's prompts, from the checkpoint loaded in float32."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    old = json.loads((folder / "golden.json").read_text())
+    answers = {**old, "cases": [case(model, one["prompt"]) for one in old["cases"]]}
+    (folder / "exact.json").write_text(json.dumps(answers))
+
+
+def main(out, *again):
+    for folder in again:
+        answer_again(Path(folder))
     for seed, (name, (kind, config, dtype)) in enumerate(MODELS.items(), 11):
         config._attn_implementation = "eager"
         model = kind(config).eval()
@@ -79,7 +91,8 @@ def main(out):
         shard = {"max_shard_size": "60KB"} if name == "llama-biases" else {}
         half.save_pretrained(folder, **shard)
         (folder / "generation_config.json").unlink(missing_ok=True)
-        model = half.float()
+        # loaded anew: casting the model in place would round the rotary frequencies as well
+        model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
         generator = torch.Generator().manual_seed(seed)
         prompts = [torch.randint(3, config.vocab_size, (n,), generator=generator).tolist() for n in LENGTHS]
         golden = dict(architecture=config.architectures, transformers="5.17.0", dtype="float32",
@@ -89,4 +102,4 @@ def main(out):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,11 +1,10 @@
 /** The golden checkpoints on the reference backend, driven by hand-written steps: fused and unfused, whole, chunked, batched. */
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { rowMode, type Dtype, type OpName, type Plan } from '../../src/backend/index.js';
 import { createReferenceBackend } from '../../src/conformance/index.js';
 import { buildPlan } from '../../src/program/build-plan.js';
-import { roundTo } from '../../src/program/reference/rounding.js';
 import { openCheckpoint } from '../../src/weights/open-checkpoint.js';
 import { PlainRunner, type PlainRow, type PlainSequence } from '../support/plain-step.js';
 
@@ -18,29 +17,34 @@ interface GoldenCase {
 }
 
 const root = fileURLToPath(new URL('../goldens/', import.meta.url));
-const names = readdirSync(root, { withFileTypes: true })
+
+/** A checkpoint with one set of answers; goldens/README.md says why some have two. */
+interface Golden {
+  readonly title: string;
+  readonly folder: string;
+  readonly answers: 'golden.json' | 'exact.json';
+  readonly hfOverrides: Readonly<Record<string, unknown>>;
+}
+const goldens: Golden[] = readdirSync(root, { withFileTypes: true })
   .filter((entry) => entry.isDirectory())
-  .map((entry) => entry.name);
-const casesOf = (name: string): GoldenCase[] =>
-  JSON.parse(readFileSync(`${root}${name}/golden.json`, 'utf8')).cases;
+  .flatMap(({ name }): Golden[] => {
+    const folder = `${root}${name}/`;
+    const plain = { title: name, folder, answers: 'golden.json', hfOverrides: {} } as const;
+    if (!existsSync(`${folder}exact.json`)) return [plain];
+    const rounded = { rope_frequency_dtype: 'bfloat16' };
+    return [
+      { ...plain, title: `${name}, exact`, answers: 'exact.json' },
+      { ...plain, title: `${name}, rounded frequencies`, hfOverrides: rounded },
+    ];
+  });
+const casesOf = ({ folder, answers }: Golden): GoldenCase[] =>
+  JSON.parse(readFileSync(`${folder}${answers}`, 'utf8')).cases;
 
 const fusedOps: readonly OpName[] = ['linear_add', 'linear_gated', 'qkv_rope_kv_write'];
 const blockSize = 16;
 /** Not in order, so that a kernel that ignores the table fails. */
 const shuffledBlocks = (numBlocks: number, offset = 0): number[] =>
   Array.from({ length: numBlocks }, (_, i) => ((i * 5 + 3) % numBlocks) + offset);
-
-/**
- * The goldens' maker cast the whole model to the checkpoint's type and back (`model.to(bfloat16).float()`), rotary frequencies
- * included. Loading the same checkpoint with `from_pretrained(dtype=float32)`, as Tenon and everyone else does, keeps them
- * in f32 and differs from these goldens by up to 0.07. So comparisons in f32 round them here.
- */
-function withRoundedFrequencies(plan: Plan, checkpointDtype: Dtype): Plan {
-  const weights = plan.weights.map((weight) =>
-    weight.data === undefined ? weight : { ...weight, data: roundTo(weight.data.slice(), checkpointDtype) },
-  );
-  return { ...plan, weights };
-}
 
 /** A golden checkpoint on a device, with the logits of the last step. */
 class GoldenModel {
@@ -50,7 +54,7 @@ class GoldenModel {
   logits: number[][] = [];
   #stepId = 0;
 
-  static async open(name: string, dtype: Dtype, refused: readonly OpName[] = []): Promise<GoldenModel> {
+  static async open(golden: Golden, dtype: Dtype, refused: readonly OpName[] = []): Promise<GoldenModel> {
     const model = new GoldenModel();
     const refuse = Object.fromEntries(refused.map((op) => [op, 'refused by the test']));
     const backend = createReferenceBackend({
@@ -62,13 +66,13 @@ class GoldenModel {
       },
     });
     const group = await backend.create({ log: () => {} }).open(['reference:0'], {});
-    const checkpoint = await openCheckpoint(`${root}${name}`);
+    const checkpoint = await openCheckpoint(golden.folder, { hfOverrides: golden.hfOverrides });
     const limits = {
       maxTokens: 512, maxSeqs: 8, maxLogitRows: 512, maxModelLen: 256, blockSize, numBlocks: 64,
       vocabSize: checkpoint.config.vocabSize,
     }; // prettier-ignore
     const { plan } = await buildPlan(checkpoint.config, dtype, group, limits);
-    model.plan = dtype === 'f32' ? withRoundedFrequencies(plan, checkpoint.config.checkpointDtype) : plan;
+    model.plan = plan;
     model.runner.executable = await group.load(model.plan, checkpoint, {
       onStepDone: model.runner.onStepDone,
     });
@@ -126,12 +130,12 @@ async function checkCase(
   return { logprobs: first.logprobs.slice(0, -1) };
 }
 
-describe.each(names)('%s', (name) => {
-  const cases = casesOf(name);
+describe.each(goldens.map((golden) => [golden.title, golden] as const))('%s', (_, checkpoint) => {
+  const cases = casesOf(checkpoint);
   const models: Record<string, GoldenModel> = {};
   beforeAll(async () => {
-    models.fused = await GoldenModel.open(name, 'f32');
-    models.unfused = await GoldenModel.open(name, 'f32', fusedOps);
+    models.fused = await GoldenModel.open(checkpoint, 'f32');
+    models.unfused = await GoldenModel.open(checkpoint, 'f32', fusedOps);
   });
   afterAll(async () => {
     for (const model of Object.values(models)) await model.runner.executable.close();
@@ -147,7 +151,7 @@ describe.each(names)('%s', (name) => {
   });
 
   it('agrees with transformers in bf16, teacher-forced', async () => {
-    const model = await GoldenModel.open(name, 'bf16');
+    const model = await GoldenModel.open(checkpoint, 'bf16');
     for (const golden of cases) {
       const { logprobs } = await checkCase(model, golden, 0.15);
       const total = logprobs.reduce(
