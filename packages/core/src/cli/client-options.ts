@@ -17,6 +17,7 @@ export interface ClientOptions extends FindServerOptions {
 
 export function clientCommand(name: string, quickHelp: string): Command {
   const command = new Command(name)
+    .usage('[model] [options]')
     .argument('[model]', 'a model to run if no server does: folder, GGUF file or hub id')
     .option('--url <url>', 'a running server (default: http://127.0.0.1:8000/v1 if one answers)')
     .option('--model-name <name>', "one of the server's models (default: its first)")

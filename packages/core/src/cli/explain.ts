@@ -7,6 +7,7 @@ import { addOptions, readOptions } from './parse-options.js';
 
 export function explainCommand(): Command {
   const command = new Command('explain')
+    .usage('[model] [options]')
     .description('Show how a model runs: its ops, the kernels behind them, their bytes, and why.')
     .argument('[model]', 'folder, GGUF file or hub id; by default the embedded model')
     .option('--config <file>', 'YAML file of these options');

@@ -11,8 +11,15 @@ const levelNames: Readonly<Record<number, string>> = {
 };
 
 export function createLogger(level: string): Logger {
-  const destination = process.stderr.isTTY ? textLines() : pino.destination({ dest: 2, sync: true });
+  const destination = process.stderr.isTTY ? textLines() : jsonLines();
   return pino({ level: pinoLevels[level] ?? level, base: null }, destination);
+}
+
+function jsonLines(): DestinationStream {
+  const lines = pino.destination({ dest: 2, sync: true });
+  // A reader of logs that has gone must not end the server.
+  lines.on('error', () => {});
+  return lines;
 }
 
 function textLines(): DestinationStream {

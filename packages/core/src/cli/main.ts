@@ -58,6 +58,8 @@ const exitStatus: Readonly<Record<ErrorKind, number>> = {
 };
 
 export async function main(argv: readonly string[]): Promise<void> {
+  // A reader that has gone (`| head`) is no failure.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   try {
     await run(argv);
   } catch (thrown) {

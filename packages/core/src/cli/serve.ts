@@ -21,6 +21,7 @@ const defaultPort = 8000;
 export function serveCommand(): Command {
   const command = new Command('serve')
     .description('Serve a model over an OpenAI-compatible API.')
+    .usage('[model] [options]')
     .argument('[model]', 'folder, GGUF file or hub id; by default the embedded model')
     .option('--config <file>', 'YAML file of these options')
     .addHelpText('after', helpNotes);
