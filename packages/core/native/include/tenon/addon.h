@@ -7,10 +7,15 @@
 // contract's DeviceGroup, but for load(planWords, weights, onProgress, onStepDone): `weights` are `PlanWeight`s whose parts
 // are `TensorLocation`s. All state belongs to one environment, so worker threads may each load the addon.
 //
-// Build with NAPI_VERSION=9, NODE_ADDON_API_DISABLE_CPP_EXCEPTIONS, -fvisibility=hidden, -fno-gnu-unique.
+// Build with NAPI_VERSION=9, NODE_ADDON_API_DISABLE_CPP_EXCEPTIONS, NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS (a worker that is
+// being terminated takes no exceptions), -fvisibility=hidden, -fno-gnu-unique.
 #pragma once
 
 #include <napi.h>
+
+#if !defined(NODE_ADDON_API_DISABLE_CPP_EXCEPTIONS) || !defined(NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS)
+#error "see the build flags above"
+#endif
 
 #include <memory>
 #include <utility>

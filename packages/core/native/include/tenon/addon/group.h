@@ -134,15 +134,13 @@ class GroupState {
       const std::lock_guard lock(done_mutex_);
       draining_.swap(done_);
     }
-    Napi::Error first_error;
     for (Task* task : draining_) {
       const Napi::HandleScope scope(env_);
       if (task->IsPosted() && --num_pending_ == 0) done_function_.Unref(env_);
       task->Finish(env_);
-      KeepError(&first_error);
+      ReportException();
     }
     draining_.clear();
-    if (!first_error.IsEmpty()) first_error.ThrowAsJavaScriptException();
   }
 
   void Add(const std::shared_ptr<ExecutableState>& executable) { executables_.push_back(executable); }
@@ -163,11 +161,13 @@ class GroupState {
     state->Shutdown();
   }
 
-  // A callback that throws must not keep others from being called.
-  void KeepError(Napi::Error* first) {
-    if (!env_.IsExceptionPending()) return;
-    Napi::Error error = env_.GetAndClearPendingException();
-    if (first->IsEmpty()) *first = std::move(error);
+  // A callback that throws is the program's 'uncaughtException', and keeps no other callback from being called. Statuses
+  // are of no interest: an environment that is being terminated refuses everything.
+  void ReportException() {
+    bool pending = false;
+    napi_value error = nullptr;
+    if (napi_is_exception_pending(env_, &pending) != napi_ok || !pending) return;
+    if (napi_get_and_clear_last_exception(env_, &error) == napi_ok) napi_fatal_exception(env_, error);
   }
 
   Napi::Env env_;
