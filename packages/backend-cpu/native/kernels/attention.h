@@ -78,7 +78,7 @@ class AttentionItem {
     group_ = p_.num_heads / p_.kv.num_kv_heads;
     num_rows_ = (p_.query_end - p_.query_begin) * group_;
     last_position_ = p_.first_position + (p_.query_end - p_.query_begin) - 1;
-    score_scale_ = p_.soft_cap > 0 ? p_.soft_cap * kLog2E : p_.scale * kLog2E;
+    score_scale_ = p_.soft_cap > 0 ? kLog2E : p_.scale * kLog2E;
     float* at = reinterpret_cast<float*>(AlignTo64(p_.scratch));
     acc_ = Take(at, num_rows_ * stride_);
     total_acc_ = Take(at, num_rows_ * stride_);
@@ -154,58 +154,74 @@ class AttentionItem {
     const int64_t begin = Max(split * kKvSplit, visible);
     const int64_t end = Min((split + 1) * kKvSplit, last_position_ + 1);
     const RowTiles tiles(num_rows_, kAttentionTileRows);
-    for (int64_t token = begin; token < end; token += kTileTokens) {
+    if (begin >= end) return;
+    Tile tile = {begin, AddressesOf(begin), AddressesOf(begin + kTileTokens)};
+    while (true) {
       for (int64_t t = 0; t < tiles.count; t++) {
         const int64_t row = tiles.Begin(t);
         WithRows<kAttentionTileRows>(tiles.Begin(t + 1) - row, [&]<int MR>() {
           if (t == 0) {
-            RowTile<MR, true>(row, token);
+            RowTile<MR, true>(row, tile);
           } else {
-            RowTile<MR, false>(row, token);
+            RowTile<MR, false>(row, tile);
           }
         });
       }
+      if (tile.token + kTileTokens >= end) return;
+      tile = {tile.token + kTileTokens, tile.next, AddressesOf(tile.token + 2 * kTileTokens)};
     }
   }
 
-  // Where the 16 tokens from `token` on lie: K [head_dim / kr][16 of block_size][kr], V [16 / kr][head_dim][kr].
-  TENON_INLINE const char* KeysAt(int64_t token) const {
-    const int64_t offset = token % p_.kv.block_size;
-    return static_cast<const char*>(p_.kv.k) + HeadOffset(token) + offset * Dot::kFactor * kElementBytes;
-  }
-  TENON_INLINE const char* ValuesAt(int64_t token) const {
-    const int64_t offset = token % p_.kv.block_size;
-    return static_cast<const char*>(p_.kv.v) + HeadOffset(token) + offset * head_dim_ * kElementBytes;
-  }
-  TENON_INLINE int64_t HeadOffset(int64_t token) const {
-    const int64_t block = p_.block_table[token / p_.kv.block_size];
-    const int64_t head = block * p_.kv.num_kv_heads + p_.kv_head;
-    return head * head_dim_ * p_.kv.block_size * kElementBytes;
+  // Where the groups of 16 tokens of a tile lie: K [head_dim / kr][16 of block_size][kr], V [16 / kr][head_dim][kr].
+  // Groups past the end of the sequence repeat the last one.
+  struct TileAddresses {
+    const char* keys[kTileGroups];
+    const char* values[kTileGroups];
+  };
+  TileAddresses AddressesOf(int64_t token) const {
+    const uint32_t last_group = static_cast<uint32_t>(last_position_) / kLanes * kLanes;
+    const uint32_t block_size = static_cast<uint32_t>(p_.kv.block_size);
+    TileAddresses addresses;
+    for (int g = 0; g < kTileGroups; g++) {
+      const uint32_t at = static_cast<uint32_t>(token) + g * kLanes;
+      const uint32_t group = at < last_group ? at : last_group;
+      const int64_t offset = group % block_size;
+      const int64_t head = int64_t{p_.block_table[group / block_size]} * p_.kv.num_kv_heads + p_.kv_head;
+      const int64_t head_begin = head * head_dim_ * block_size;
+      addresses.keys[g] = static_cast<const char*>(p_.kv.k) + (head_begin + offset * Dot::kFactor) * kElementBytes;
+      addresses.values[g] = static_cast<const char*>(p_.kv.v) + (head_begin + offset * head_dim_) * kElementBytes;
+    }
+    return addresses;
   }
 
-  // Rows [row, row + MR) against the tile of tokens [token, token + 64).
+  // The tile that rows are run against, and the next one, which the first rows prefetch: K and V lie in short pieces all
+  // over the cache, which the processor's own prefetchers do not follow.
+  struct Tile {
+    int64_t token;
+    TileAddresses now, next;
+  };
+
+  // Rows [row, row + MR) against a tile.
   template <int MR, bool kPrefetch>
-  void RowTile(int64_t row, int64_t token) {
+  void RowTile(int64_t row, const Tile& tile) {
+    const int64_t token = tile.token;
     const int64_t first = Max(0, FirstVisible(PositionOf(row)) - token);
     const int64_t last = Min(kTileTokens - 1, PositionOf(row + MR - 1) - token);
     if (first >= kTileTokens || last < first) return;
     const int64_t group_begin = first / kLanes, group_end = last / kLanes + 1;
     alignas(64) float scores[MR][kTileTokens];
     alignas(64) X weights[MR][kTileTokens];
-    float correction[16];
-    Scores<MR, kPrefetch>(row, token, group_begin, group_end, scores);
-    Softmax<MR>(row, token, group_begin, group_end, scores, weights, correction);
-    Values<MR, kPrefetch>(row, token, group_begin, last, weights, correction);
-  }
-
-  // The group of 16 tokens that lies a tile further on, or the same where the sequence ends.
-  TENON_INLINE int64_t NextTileToken(int64_t token) const {
-    return token + kTileTokens <= last_position_ ? token + kTileTokens : token;
+    V correction[MR];
+    Scores<MR, kPrefetch>(row, tile, group_begin, group_end, scores);
+    const bool whole = FirstVisible(PositionOf(row + MR - 1)) <= token && token + kTileTokens <= PositionOf(row) + 1;
+    const bool rescales = whole ? Softmax<MR, false>(row, token, 0, kTileGroups, scores, weights, correction)
+                                : Softmax<MR, true>(row, token, group_begin, group_end, scores, weights, correction);
+    Values<MR, kPrefetch>(row, tile, group_begin, last, weights, rescales, correction);
   }
 
   // scores[r][t] = q · k for the groups asked for.
   template <int MR, bool kPrefetch>
-  TENON_INLINE void Scores(int64_t row, int64_t token, int64_t group_begin, int64_t group_end,
+  TENON_INLINE void Scores(int64_t row, const Tile& tile, int64_t group_begin, int64_t group_end,
                            float (&scores)[MR][kTileTokens]) {
     constexpr int NR = kAttentionTileBlocks;
     const X* q[MR];
@@ -215,10 +231,11 @@ class AttentionItem {
     for (int64_t g = group_begin; g < group_end; g += NR) {
       const char* k[NR];
       PrefetchEach<NR> next;
+      next.stride = k_stride;
       for (int j = 0; j < NR; j++) {
-        const int64_t at = token + Min(g + j, group_end - 1) * kLanes;
-        k[j] = KeysAt(at);
-        if constexpr (kPrefetch) next.stream[j] = KeysAt(NextTileToken(at));
+        const int64_t group = Min(g + j, group_end - 1);
+        k[j] = tile.now.keys[group];
+        next.stream[j] = tile.next.keys[group];
       }
       V acc[MR][NR];
       ZeroTile(acc);
@@ -236,96 +253,103 @@ class AttentionItem {
     }
   }
 
-  TENON_INLINE V Scaled(V score) const {
-    if (p_.soft_cap > 0) score = Tanh(Mul(score, Broadcast(p_.scale / p_.soft_cap)));
-    return Mul(score, Broadcast(score_scale_));
+  TENON_INLINE V Capped(V score) const {
+    return Mul(Tanh(Mul(score, Broadcast(p_.scale / p_.soft_cap))), Broadcast(p_.soft_cap));
   }
 
-  // Masks and scales the scores in place, then weights = 2^(s - max), and the factor of what the rows have so far.
-  template <int MR>
-  TENON_INLINE void Softmax(int64_t row, int64_t token, int64_t group_begin, int64_t group_end,
-                            float (&scores)[MR][kTileTokens], X (&weights)[MR][kTileTokens],
-                            float (&correction)[16]) {
-    float change[16] = {};
-    for (int r = 0; r < MR; r++) {
-      const int64_t position = PositionOf(row + r);
-      const int64_t first = FirstVisible(position) - token, end = position - token + 1;
-      V max = Broadcast(max_[row + r]);
-      for (int64_t g = group_begin; g < group_end; g++) {
-        V s = Scaled(Load(scores[r] + g * kLanes));
-        s = SelectRange(s, first - g * kLanes, end - g * kLanes, -INFINITY);
-        Store(scores[r] + g * kLanes, s);
-        max = Max(s, max);
-      }
-      const float new_max = ReduceMax(max);
-      change[r] = max_[row + r] - new_max;
-      max_[row + r] = new_max;
+  // The largest of a row's scores and what it had; masks and caps them in place.
+  template <bool kMasked>
+  TENON_INLINE float UpdateMax(int64_t row, int64_t token, int64_t group_begin, int64_t group_end, float* scores) {
+    const int64_t position = PositionOf(row);
+    const int64_t first = FirstVisible(position) - token, end = position - token + 1;
+    V max = Broadcast(max_[row]);
+    for (int64_t g = group_begin; g < group_end; g++) {
+      V s = Load(scores + g * kLanes);
+      if (p_.soft_cap > 0) s = Capped(s);
+      if constexpr (kMasked) s = SelectRange(s, first - g * kLanes, end - g * kLanes, -INFINITY);
+      if (kMasked || p_.soft_cap > 0) Store(scores + g * kLanes, s);
+      max = Max(s, max);
     }
-    Store(correction, Exp2(Load(change)));
+    return ReduceMax(max);
+  }
+
+  // weights = 2^((s - max) score_scale), and the factors of what the rows have so far. Returns whether any of these is
+  // not 1: maxima settle early.
+  template <int MR, bool kMasked>
+  TENON_INLINE bool Softmax(int64_t row, int64_t token, int64_t group_begin, int64_t group_end,
+                            float (&scores)[MR][kTileTokens], X (&weights)[MR][kTileTokens], V (&correction)[MR]) {
+    float change[MR];
+    bool changed = false;
     for (int r = 0; r < MR; r++) {
-      const V max = Broadcast(max_[row + r]);
+      const float max = UpdateMax<kMasked>(row + r, token, group_begin, group_end, scores[r]);
+      change[r] = (max_[row + r] - max) * score_scale_;
+      changed |= change[r] != 0;
+      max_[row + r] = max;
+    }
+    for (int r = 0; r < MR; r++) correction[r] = changed ? Exp2(Broadcast(change[r])) : Broadcast(1.0f);
+    const V scale = Broadcast(score_scale_);
+    for (int r = 0; r < MR; r++) {
+      const V shift = Broadcast(-max_[row + r] * score_scale_);
       V sum = Zero();
       for (int64_t g = group_begin; g < group_end; g++) {
-        const V p = Exp2(Sub(Load(scores[r] + g * kLanes), max));
+        const V p = Exp2(Fma(Load(scores[r] + g * kLanes), scale, shift));
         sum = Add(sum, Dot::StoreX(weights[r] + g * kLanes, p));
       }
       float* lanes = sum_ + (row + r) * kLanes;
-      Store(lanes, Fma(Load(lanes), Broadcast(correction[r]), sum));
+      Store(lanes, Fma(Load(lanes), correction[r], sum));
     }
+    return changed;
   }
 
-  // acc = acc * correction + weights · V over the tokens up to `last` of the tile.
+  // acc = acc * correction + weights · V over the tokens up to `last` of the tile. Lanes beyond head_dim hold what comes
+  // next in memory; nothing reads them.
   template <int MR, bool kPrefetch>
-  TENON_INLINE void Values(int64_t row, int64_t token, int64_t group_begin, int64_t last,
-                           const X (&weights)[MR][kTileTokens], const float (&correction)[16]) {
+  TENON_INLINE void Values(int64_t row, const Tile& tile, int64_t group_begin, int64_t last,
+                           const X (&weights)[MR][kTileTokens], bool rescales, const V (&correction)[MR]) {
     constexpr int NR = kAttentionTileBlocks;
     int64_t d = 0;
-    for (; d + NR * kLanes <= head_dim_; d += NR * kLanes) {
-      ValueBlocks<MR, NR, false, kPrefetch>(row, token, group_begin, last, d, weights, correction);
+    for (; d + NR * kLanes <= stride_; d += NR * kLanes) {
+      ValueBlocks<MR, NR, kPrefetch>(row, tile, group_begin, last, d, weights, rescales, correction);
     }
-    for (; d + kLanes <= head_dim_; d += kLanes) {
-      ValueBlocks<MR, 1, false, kPrefetch>(row, token, group_begin, last, d, weights, correction);
-    }
-    // Lanes beyond head_dim hold what comes next in memory; nothing reads them.
-    if (head_dim_ - d > kLanes / 2) {
-      ValueBlocks<MR, 1, false, kPrefetch>(row, token, group_begin, last, d, weights, correction);
-    } else if (d < head_dim_) {
-      ValueBlocks<MR, 1, true, kPrefetch>(row, token, group_begin, last, d, weights, correction);
+    if constexpr (NR > 1) {
+      for (; d < stride_; d += kLanes) {
+        ValueBlocks<MR, 1, kPrefetch>(row, tile, group_begin, last, d, weights, rescales, correction);
+      }
     }
   }
 
-  template <int MR, int NR, bool kHalf, bool kPrefetch>
-  TENON_INLINE void ValueBlocks(int64_t row, int64_t token, int64_t group_begin, int64_t last, int64_t d,
-                                const X (&weights)[MR][kTileTokens], const float (&correction)[16]) {
+  template <int MR, int NR, bool kPrefetch>
+  TENON_INLINE void ValueBlocks(int64_t row, const Tile& tile, int64_t group_begin, int64_t last, int64_t d,
+                                const X (&weights)[MR][kTileTokens], bool rescales, const V (&correction)[MR]) {
     const int64_t v_stride = head_dim_ * Dot::kFactor * kElementBytes;
     float* out = acc_ + row * stride_ + d;
     V acc[MR][NR];
     LoadTile(out, stride_, acc);
-    TENON_UNROLL
-    for (int r = 0; r < MR; r++) {
+    if (rescales) {
       TENON_UNROLL
-      for (int j = 0; j < NR; j++) acc[r][j] = Mul(acc[r][j], Broadcast(correction[r]));
+      for (int r = 0; r < MR; r++) {
+        TENON_UNROLL
+        for (int j = 0; j < NR; j++) acc[r][j] = Mul(acc[r][j], correction[r]);
+      }
     }
-    for (int64_t t = group_begin * kLanes; t <= last; t += kLanes) {
-      const int64_t to_block = d * Dot::kFactor * kElementBytes;
-      const char* values = ValuesAt(token + t) + to_block;
+    for (int64_t g = group_begin; g * kLanes <= last; g++) {
       const char* v[NR];
       const X* p[MR];
-      for (int j = 0; j < NR; j++) v[j] = values + j * kLanes * Dot::kFactor * kElementBytes;
-      for (int r = 0; r < MR; r++) p[r] = weights[r] + t;
-      const int64_t steps = CeilDiv(Min(kLanes, last + 1 - t), Dot::kFactor);
+      for (int j = 0; j < NR; j++) v[j] = tile.now.values[g] + (d + j * kLanes) * Dot::kFactor * kElementBytes;
+      for (int r = 0; r < MR; r++) p[r] = weights[r] + g * kLanes;
+      const int64_t steps = CeilDiv(Min(kLanes, last + 1 - g * kLanes), Dot::kFactor);
       if constexpr (kPrefetch) {
-        const PrefetchAhead next = {ValuesAt(NextTileToken(token + t)) + to_block - values};
-        DotSteps<Dot, kHalf>(p, v, v_stride, steps, next, acc);
+        const PrefetchAhead next = {tile.next.values[g] - tile.now.values[g], v_stride};
+        DotSteps<Dot>(p, v, v_stride, steps, next, acc);
       } else {
-        DotSteps<Dot, kHalf>(p, v, v_stride, steps, NoPrefetch(), acc);
+        DotSteps<Dot>(p, v, v_stride, steps, NoPrefetch(), acc);
       }
     }
     StoreTile(out, stride_, acc);
   }
 
   TENON_INLINE SplitResult ResultOf(int64_t row) const {
-    return {acc_ + row * stride_, max_[row], ReduceAdd(Load(sum_ + row * kLanes))};
+    return {acc_ + row * stride_, max_[row] * score_scale_, ReduceAdd(Load(sum_ + row * kLanes))};
   }
 
   void MergeIntoTotal() {

@@ -23,12 +23,6 @@ struct FmaDot {
     if constexpr (D == Dtype::kBf16) return LoadBf16Part(elements, part);
     return LoadElements<D>(elements);
   }
-  // The first 8 lanes; the others are zero.
-  TENON_INLINE static W LoadHalfW(const char* w, int part) {
-    Element<D> lanes[16 * kFactor] = {};
-    memcpy(lanes, w, sizeof(lanes) / 2);
-    return LoadW(reinterpret_cast<const char*>(lanes), part);
-  }
   TENON_INLINE static XLanes LoadX(const X* x, int part) { return Broadcast(x[part]); }
   TENON_INLINE static V Step(V acc, W w, XLanes x) { return Fma(x, w, acc); }
 
@@ -56,9 +50,12 @@ struct PairDot {
 
   using W = __m512i;
   using XLanes = __m512i;
-  TENON_INLINE static W LoadW(const char* w, int) { return _mm512_loadu_si512(w); }
-  TENON_INLINE static W LoadHalfW(const char* w, int) {
-    return _mm512_zextsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w)));
+  TENON_INLINE static W LoadW(const char* w, int) {
+    W lanes = _mm512_loadu_si512(w);
+#if defined(__GNUC__)
+    __asm__("" : "+v"(lanes));  // stays in its register; g++ 12 would load it again for every row
+#endif
+    return lanes;
   }
   TENON_INLINE static XLanes LoadX(const X* x, int) {
     int32_t pair;
@@ -81,44 +78,46 @@ struct DotOf<Dtype::kBf16> {
 };
 #endif
 
-// What to prefetch at each step of the loop.
+// What to prefetch at step s of the loop.
 struct NoPrefetch {
   template <int NR>
   TENON_INLINE void Step(const char* const (&)[NR], int64_t) const {}
 };
-// The same streams, `distance` bytes ahead, into L2: DRAM streams fastest so, with L1's own prefetcher behind it.
+// The same streams, `distance` bytes ahead. Into L2, as all prefetches here: many more may be under way than into L1,
+// and L1's own prefetcher does the rest.
 struct PrefetchAhead {
   int64_t distance;
+  int64_t stride;  // of the streams
   template <int NR>
-  TENON_INLINE void Step(const char* const (&w)[NR], int64_t offset) const {
+  TENON_INLINE void Step(const char* const (&w)[NR], int64_t s) const {
     TENON_UNROLL
-    for (int j = 0; j < NR; j++) TENON_PREFETCH_L2(w[j] + distance + offset);
+    for (int j = 0; j < NR; j++) TENON_PREFETCH(w[j] + distance + s * stride);
   }
 };
-// One other stream for each of w.
+// One other stream for each.
 template <int N>
 struct PrefetchEach {
   const char* stream[N];
+  int64_t stride;
   template <int NR>
-  TENON_INLINE void Step(const char* const (&)[NR], int64_t offset) const {
+  TENON_INLINE void Step(const char* const (&)[NR], int64_t s) const {
     TENON_UNROLL
-    for (int j = 0; j < NR; j++) TENON_PREFETCH(stream[j] + offset);
+    for (int j = 0; j < NR; j++) TENON_PREFETCH(stream[j] + s * stride);
   }
 };
 
 // x[r]: row r at its first step; w[j]: block j at its first step; step s of a block lies w_stride bytes after step s - 1.
-template <class Dot, bool kHalf = false, int MR, int NR, class Prefetch>
+template <class Dot, int MR, int NR, class Prefetch>
 TENON_INLINE void DotSteps(const typename Dot::X* const (&x)[MR], const char* const (&w)[NR], int64_t w_stride,
                            int64_t steps, const Prefetch& prefetch, V (&acc)[MR][NR]) {
   for (int64_t s = 0; s < steps; s++) {
-    prefetch.Step(w, s * w_stride);
+    prefetch.Step(w, s);
     TENON_UNROLL
     for (int part = 0; part < Dot::kParts; part++) {
       typename Dot::W lanes[NR];
       TENON_UNROLL
       for (int j = 0; j < NR; j++) {
-        const char* block = w[j] + s * w_stride;
-        lanes[j] = kHalf ? Dot::LoadHalfW(block, part) : Dot::LoadW(block, part);
+        lanes[j] = Dot::LoadW(w[j] + s * w_stride, part);
       }
       TENON_UNROLL
       for (int r = 0; r < MR; r++) {

@@ -50,7 +50,7 @@ TENON_INLINE void StreamSteps(const typename Dot::X* const (&x)[MR], const char*
   const int64_t turn = Max(0, steps - kAhead / kStepBytes<Dot>);
   for (int part = 0; part < 2; part++) {
     const int64_t begin = part == 0 ? 0 : turn, end = part == 0 ? turn : steps;
-    const PrefetchAhead prefetch = {part == 0 ? kAhead : next - w[0] - turn * kStepBytes<Dot>};
+    const PrefetchAhead prefetch = {part == 0 ? kAhead : next - w[0] - turn * kStepBytes<Dot>, kStepBytes<Dot>};
     const typename Dot::X* x_at[MR];
     const char* w_at[NR];
     for (int r = 0; r < MR; r++) x_at[r] = x[r] + begin * Dot::kFactor;

@@ -92,6 +92,10 @@ TENON_INLINE __m256 Ldexp8(__m256 a, __m256 n) {
   return _mm256_mul_ps(_mm256_mul_ps(a, PowerOfTwo(half)), PowerOfTwo(_mm256_sub_epi32(whole, half)));
 }
 TENON_INLINE V Ldexp(V a, V n) { return {Ldexp8(a.low, n.low), Ldexp8(a.high, n.high)}; }
+TENON_INLINE V Floor(V a) { return {_mm256_floor_ps(a.low), _mm256_floor_ps(a.high)}; }
+TENON_INLINE V ClampExponent(V x) { return Min(Broadcast(160.0f), Max(Broadcast(-160.0f), x)); }
+TENON_INLINE V FractionOf(V x) { return Sub(x, Floor(x)); }
+TENON_INLINE V ScaleByFloor(V a, V x) { return Ldexp(a, Floor(x)); }
 TENON_INLINE V SelectLess(V a, V b, V x, V y) {
   return {_mm256_blendv_ps(y.low, x.low, _mm256_cmp_ps(a.low, b.low, _CMP_LT_OQ)),
           _mm256_blendv_ps(y.high, x.high, _mm256_cmp_ps(a.high, b.high, _CMP_LT_OQ))};

@@ -109,6 +109,16 @@ TENON_INLINE V Ldexp(const V& a, const V& n) {
   }
   return v;
 }
+TENON_INLINE V Floor(const V& a) {
+  const V rounded = Round(a);
+  V v;
+  TENON_LANES v.lane[i] = rounded.lane[i] > a.lane[i] ? rounded.lane[i] - 1.0f : rounded.lane[i];
+  return v;
+}
+// For 2^x: x within what the two below can take, x - floor(x) (0 at infinity), and a * 2^floor(x).
+TENON_INLINE V ClampExponent(const V& x) { return Min(Broadcast(160.0f), Max(Broadcast(-160.0f), x)); }
+TENON_INLINE V FractionOf(const V& x) { return Sub(x, Floor(x)); }
+TENON_INLINE V ScaleByFloor(const V& a, const V& x) { return Ldexp(a, Floor(x)); }
 // a < b ? x : y.
 TENON_INLINE V SelectLess(const V& a, const V& b, const V& x, const V& y) {
   V v;

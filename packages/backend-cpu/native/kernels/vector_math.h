@@ -6,18 +6,17 @@
 
 namespace tenon_cpu::TENON_ISA {
 
-// 2^x. With n = round(x) and r = x - n in [-1/2, 1/2]: 2^n (1 + r q(r)), error 9.2e-8. 2^0 = 1 and 2^-inf = 0 exactly;
-// NaN stays.
+// 2^x. With n = floor(x) and r = x - n in [0, 1): 2^n (1 + r q(r)), error 8.3e-8. 2^0 = 1 and 2^-inf = 0 exactly; NaN
+// stays.
 TENON_INLINE V Exp2(V x) {
-  x = Min(Broadcast(160.0f), Max(Broadcast(-160.0f), x));
-  const V n = Round(x);
-  const V r = Sub(x, n);
-  V q = Broadcast(0.00132647291f);
-  q = Fma(q, r, Broadcast(0.00967151264f));
-  q = Fma(q, r, Broadcast(0.05550733737f));
-  q = Fma(q, r, Broadcast(0.2402224209f));
-  q = Fma(q, r, Broadcast(0.6931469776f));
-  return Ldexp(Fma(q, r, Broadcast(1.0f)), n);
+  x = ClampExponent(x);
+  const V r = FractionOf(x);
+  V q = Broadcast(0.001867130212f);
+  q = Fma(q, r, Broadcast(0.009017029963f));
+  q = Fma(q, r, Broadcast(0.05579991343f));
+  q = Fma(q, r, Broadcast(0.24016445f));
+  q = Fma(q, r, Broadcast(0.6931513118f));
+  return ScaleByFloor(Fma(q, r, Broadcast(1.0f)), x);
 }
 
 // e^x. With n = round(x / ln 2) and r = x - n ln 2 (ln 2 in two parts): 2^n (1 + r + r² q(r)), error 3.1e-9.
