@@ -156,7 +156,8 @@ struct QkvRopeKvWriteParams {
 // query heads), KV positions [kv_begin, kv_end) of the causal range. Splits over KV write partial results (unnormalized
 // accumulator, row maximum, row sum) that AttentionMerge joins in ascending order; an item that covers the whole range
 // writes y itself. Splits lie at multiples of kKvSplit, also within one item, so results do not depend on the splitting.
-inline constexpr int kKvSplit = 1024;
+// Small enough that a single sequence of a few hundred tokens keeps two threads busy, large enough to merge for free.
+inline constexpr int kKvSplit = 256;
 struct AttentionParams {
   const void* q;  // [T, num_heads * head_dim] of the cache's dtype
   int64_t ldq;

@@ -9,6 +9,9 @@ namespace {
 using tenon::Status;
 using tenon::StepRegion;
 
+// Floats of partial results: enough for 60 items over 128 k tokens.
+constexpr int64_t kMaxPartials = int64_t{8} << 20;
+
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The first KV split that any query from `position` on attends to.
@@ -20,7 +23,8 @@ int32_t FirstSplit(int32_t position, int32_t sliding_window) {
 
 Status CpuAttention::Prepare(const tenon::Plan& plan, tenon::MemoryPool& pool) {
   items_.reserve(static_cast<size_t>(plan.limits.max_seqs + plan.limits.max_tokens / kMaxQueryRows));
-  // Splits are for steps with fewer items than twice the threads; sized for single query rows over the longest context.
+  // Splits are for steps with fewer items than twice the threads; this is sized for single query rows over the longest
+  // context.
   const int64_t max_splits = CeilDiv(plan.limits.max_model_len, kKvSplit);
   int64_t row_floats = 0;
   for (const tenon::PlanOp& op : plan.ops) {
@@ -29,7 +33,7 @@ Status CpuAttention::Prepare(const tenon::Plan& plan, tenon::MemoryPool& pool) {
     row_floats = std::max<int64_t>(row_floats, attrs.num_heads / attrs.num_kv_heads * (attrs.head_dim + 2));
   }
   if (context_.threads.size() == 1 || max_splits == 1 || row_floats == 0) return Status::Ok();
-  partials_size_ = 2 * context_.threads.size() * max_splits * row_floats;
+  partials_size_ = std::min(2 * context_.threads.size() * max_splits * row_floats, kMaxPartials);
   void* data = nullptr;
   TENON_RETURN_IF_ERROR(
       pool.Allocate(tenon::Arena::kWorkspace, static_cast<size_t>(partials_size_) * sizeof(float), &data));
