@@ -23,6 +23,15 @@ it('passes the native tests of the SDK and the runtime', () => {
   expect(execFileSync(nativeTest('runtime_test'), { encoding: 'utf8' })).toContain('ok');
 }, 60_000);
 
+it('shows other addons nothing but the entry points of Node-API', () => {
+  const addon = fileURLToPath(new URL('../native/build/Release/tenon_cpu.node', import.meta.url));
+  const symbols = execFileSync('nm', ['-D', '--defined-only', addon], { encoding: 'utf8' })
+    .trim()
+    .split('\n');
+  const names = symbols.map((line) => line.split(' ').at(-1));
+  expect(names.toSorted()).toEqual(['napi_register_module_v1', 'node_api_module_get_api_version_v1']);
+});
+
 describe('the device', () => {
   it('says what it is and how much memory it may use', async () => {
     const [device] = await backend.devices();
