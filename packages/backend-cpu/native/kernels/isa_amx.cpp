@@ -1,9 +1,17 @@
-// Kernels for AVX-512 with bf16, and bf16 GEMM on AMX tiles.
+// Kernels for AVX-512 with bf16 dot products, and bf16 GEMM on AMX tiles.
 #define TENON_ISA amx
 #define TENON_BF16_DOT
 #include "simd_avx512.h"
 #include "table.h"
+#include "gemm_amx.h"
 
 namespace tenon_cpu::amx {
-extern constinit const Kernels kTable = MakeKernels(Isa::kAmx, "amx");
+namespace {
+constexpr Kernels MakeAmxKernels() {
+  Kernels kernels = MakeKernels(Isa::kAmx, "amx");
+  kernels.gemm = AmxGemm;
+  return kernels;
 }
+}  // namespace
+extern constinit const Kernels kTable = MakeAmxKernels();
+}  // namespace tenon_cpu::amx
