@@ -19,7 +19,12 @@ describe('TenonError', () => {
   it('survives crossing a thread', () => {
     const error = new TenonError('capacity.queue-full', 'full', { retryAfterSeconds: 2, param: 'n' });
     const copy = TenonError.fromJSON(structuredClone(error.toJSON()));
-    expect(copy).toMatchObject({ code: 'capacity.queue-full', message: 'full', retryAfterSeconds: 2, param: 'n' });
+    expect(copy).toMatchObject({
+      code: 'capacity.queue-full',
+      message: 'full',
+      retryAfterSeconds: 2,
+      param: 'n',
+    });
     expect(copy.kind).toBe('capacity');
   });
 

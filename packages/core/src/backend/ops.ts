@@ -58,7 +58,9 @@ export const ops = {
   rope: op(['x', 'cosSin'], ['y'], { numHeads: 'i', headDim: 'i', rotaryDim: 'i', interleaved: 'i' }),
 
   /** Stores k[t], v[t] of `layer` at slotMapping[t] = block * blockSize + offset; a slot of -1 stores nothing. */
-  kv_write: op(['k', 'v', 'slotMapping', 'kv'], ['kvOut'], { layer: 'i', numKvHeads: 'i', headDim: 'i' }, ['kv-write']),
+  kv_write: op(['k', 'v', 'slotMapping', 'kv'], ['kvOut'], { layer: 'i', numKvHeads: 'i', headDim: 'i' }, [
+    'kv-write',
+  ]),
 
   /**
    * Causal paged attention with grouped queries. Token at position p attends to positions j ≤ p, and j > p - slidingWindow

@@ -33,7 +33,12 @@ export interface PlanWeight {
 
 export type PlanTensor =
   | { readonly kind: 'weight'; readonly dtype: Dtype; readonly dims: readonly Dim[]; readonly weight: number }
-  | { readonly kind: 'input'; readonly dtype: Dtype; readonly dims: readonly Dim[]; readonly input: StepInput }
+  | {
+      readonly kind: 'input';
+      readonly dtype: Dtype;
+      readonly dims: readonly Dim[];
+      readonly input: StepInput;
+    }
   /** Lives in the workspace arena at `offset` bytes; its rows are counted by its first dimension. */
   | { readonly kind: 'buffer'; readonly dtype: Dtype; readonly dims: readonly Dim[]; readonly offset: number }
   | { readonly kind: 'state'; readonly dtype: 'state'; readonly dims: readonly Dim[] }
@@ -137,7 +142,13 @@ const intBits = new Int32Array(floatBits.buffer);
 function encodeOp(planOp: PlanOp, words: number[]): void {
   const spec = ops[planOp.op];
   const attrs = Object.entries(spec.attrs);
-  words.push(opNames.indexOf(planOp.op), spec.version, planOp.inputs.length, planOp.outputs.length, attrs.length);
+  words.push(
+    opNames.indexOf(planOp.op),
+    spec.version,
+    planOp.inputs.length,
+    planOp.outputs.length,
+    attrs.length,
+  );
   words.push(...planOp.inputs, ...planOp.outputs);
   for (const [name, type] of attrs) {
     const value = planOp.attrs[name] ?? 0;

@@ -99,7 +99,6 @@ class ThreadLink implements CoreLink {
   }
 
   send(message: ToThread): void {
-    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker thread, not a window
     this.#worker.postMessage(message);
   }
 

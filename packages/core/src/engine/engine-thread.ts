@@ -9,7 +9,6 @@ const port = parentPort;
 invariant(port !== null, 'engine-thread runs as a worker only');
 const { options, path, locations, foreignDtypes } = workerData as EngineThreadData;
 
-// oxlint-disable-next-line unicorn/require-post-message-target-origin -- a message port, not a window
 const post = (message: FromThread, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer);
 
 const host: RuntimeHost = {

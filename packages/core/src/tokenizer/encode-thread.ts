@@ -43,7 +43,6 @@ export class EncodeThread {
     return new Promise<number[]>((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
       worker.ref();
-      // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker thread, not a window
       worker.postMessage({ id, text, addSpecialTokens } satisfies EncodeRequest);
     });
   }
