@@ -6,12 +6,13 @@ set(TENON_KERNEL_DIR ${CMAKE_CURRENT_LIST_DIR})
 set(TENON_KERNEL_SOURCES ${TENON_KERNEL_DIR}/select.cpp ${TENON_KERNEL_DIR}/isa_generic.cpp)
 set(TENON_KERNEL_DEFINITIONS "")
 # g++ 12 warns of its own intrinsics (GCC bug 105593).
-set(_tenon_kernel_flags -O3 -ffp-contract=off -fno-math-errno -fno-exceptions -Wno-ignored-attributes
+set(_tenon_kernel_flags -ffp-contract=off -fno-math-errno -fno-exceptions -Wno-ignored-attributes
     -Wno-uninitialized -Wno-maybe-uninitialized)
-set_source_files_properties(${TENON_KERNEL_DIR}/isa_generic.cpp PROPERTIES COMPILE_OPTIONS "${_tenon_kernel_flags}")
+set_source_files_properties(${TENON_KERNEL_DIR}/isa_generic.cpp PROPERTIES
+  COMPILE_OPTIONS "-O2;${_tenon_kernel_flags}")
 
 function(tenon_kernel_isa file)
-  set_source_files_properties(${TENON_KERNEL_DIR}/${file} PROPERTIES COMPILE_OPTIONS "${_tenon_kernel_flags};${ARGN}")
+  set_source_files_properties(${TENON_KERNEL_DIR}/${file} PROPERTIES COMPILE_OPTIONS "-O3;${_tenon_kernel_flags};${ARGN}")
 endfunction()
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")

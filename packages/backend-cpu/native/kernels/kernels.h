@@ -164,7 +164,7 @@ struct AttentionParams {
   KvLayer kv;
   const int32_t* block_table;  // of the sequence
   int32_t num_heads;
-  float scale;
+  float scale;  // > 0
   int32_t sliding_window;
   float soft_cap;
   int32_t kv_head;

@@ -18,7 +18,8 @@ struct AttentionCase {
 
 std::string Describe(const AttentionCase& c) {
   char text[200];
-  std::snprintf(text, sizeof(text), "attention %s group=%d kv_heads=%d head_dim=%d block=%d context=%d queries=%d window=%d cap=%g",
+  std::snprintf(text, sizeof(text),
+                "attention %s group=%d kv_heads=%d head_dim=%d block=%d context=%d queries=%d window=%d cap=%g",
                 NameOf(c.dtype), c.group, c.num_kv_heads, c.head_dim, c.block_size, c.context, c.queries, c.window,
                 static_cast<double>(c.soft_cap));
   return text;
@@ -91,7 +92,8 @@ class AttentionRun {
       slots.push_back(block_table_[t / case_.block_size] * case_.block_size + t % case_.block_size);
     }
     const int64_t ld = int64_t{case_.num_kv_heads} * case_.head_dim;
-    kernels_.kv_write({k_.data(), v_.data(), case_.dtype, case_.dtype, ld, ld, slots.data(), case_.context, Layer(), 0, case_.context});
+    kernels_.kv_write({k_.data(), v_.data(), case_.dtype, case_.dtype, ld, ld, slots.data(), case_.context, Layer(), 0,
+                       case_.context});
     ForgetHiddenBlocks();
   }
 

@@ -209,7 +209,8 @@ void BenchAttention(const Kernels& kernels, Dtype dtype, int group, int kv_heads
   const double pairs = (context - queries + (queries + 1) / 2.0) * queries;
   const double gflops = 4.0 * pairs * static_cast<double>(ldq) / seconds * 1e-9;
   const double gbps = 2.0 * context * kv_heads * head_dim * static_cast<double>(width) / seconds * 1e-9;
-  std::printf("attention %-4s group=%d kv_heads=%d head_dim=%-3d context=%-6d queries=%-4d %8.1f us %7.1f GFLOP/s (%3.0f %%) %6.1f GB/s (%3.0f %%)\n",
+  std::printf("attention %-4s group=%d kv_heads=%d head_dim=%-3d context=%-6d queries=%-4d "
+              "%8.1f us %7.1f GFLOP/s (%3.0f %%) %6.1f GB/s (%3.0f %%)\n",
               NameOf(dtype), group, kv_heads, head_dim, context, queries, seconds * 1e6, gflops,
               100 * gflops / roofs.gflops, gbps, 100 * gbps / roofs.gbps);
   std::fflush(stdout);
