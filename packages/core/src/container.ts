@@ -5,7 +5,12 @@ import type { BackendModule } from './backend/index.js';
 import { parseEngineOptions, type EngineConfig, type EngineOptions } from './config/engine-options.js';
 import { startInProcess, startInThread, type StartedCore } from './engine/core-link.js';
 import { EngineClient } from './engine/engine-client.js';
-import type { RuntimeHost, RuntimeInfo } from './engine/engine-runtime.js';
+import {
+  explainRuntime,
+  type RuntimeHost,
+  type RuntimeInfo,
+  type RuntimeOptions,
+} from './engine/engine-runtime.js';
 import type { Engine, EngineInfo } from './engine/types.js';
 import { asTenonError } from './errors.js';
 import { loadTokenizer } from './tokenizer/load-tokenizer.js';
@@ -69,6 +74,20 @@ export async function createEngine(
   return { engine: parts.resolve(tokens.engine), runtime: core.info };
 }
 
+/**
+ * How a model would run, as text: its plan, from the checkpoint's headers alone. Loads no weights.
+ * @throws TenonError of kind config or unsupported, saying what to do.
+ */
+export async function explainModel(
+  model: string,
+  options: EngineOptions = {},
+  host: EngineHost = {},
+): Promise<string> {
+  const config = parseEngineOptions({ ...options, skipTokenizerInit: true });
+  const checkpoint = await openModel(model, config, host);
+  return explainRuntime(runtimeOptions(config, checkpoint, host), checkpoint, runtimeHost(host));
+}
+
 function openModel(model: string, config: EngineConfig, host: EngineHost): Promise<Checkpoint> {
   return openCheckpoint(model, {
     revision: config.revision,
@@ -84,18 +103,9 @@ function openModel(model: string, config: EngineConfig, host: EngineHost): Promi
 async function startCore(parts: DependencyContainer): Promise<StartedCore> {
   const host = parts.resolve(tokens.host);
   const checkpoint = parts.resolve(tokens.checkpoint);
-  const options = {
-    config: parts.resolve(tokens.config),
-    model: checkpoint.config,
-    root: host.root ?? process.cwd(),
-  };
-  const runtimeHost: RuntimeHost = {
-    log: (level, message) => host.log?.(level, message),
-    onProgress: host.onLoadProgress,
-    backend: host.backend,
-  };
+  const options = runtimeOptions(parts.resolve(tokens.config), checkpoint, host);
   const start = host.inProcess === true || host.backend !== undefined ? startInProcess : startInThread;
-  const core = await start(options, checkpoint, runtimeHost);
+  const core = await start(options, checkpoint, runtimeHost(host));
   try {
     await checkpoint.verifyUnchanged();
   } catch (error) {
@@ -103,6 +113,18 @@ async function startCore(parts: DependencyContainer): Promise<StartedCore> {
     throw error;
   }
   return core;
+}
+
+function runtimeOptions(config: EngineConfig, checkpoint: Checkpoint, host: EngineHost): RuntimeOptions {
+  return { config, model: checkpoint.config, root: host.root ?? process.cwd() };
+}
+
+function runtimeHost(host: EngineHost): RuntimeHost {
+  return {
+    log: (level, message) => host.log?.(level, message),
+    onProgress: host.onLoadProgress,
+    backend: host.backend,
+  };
 }
 
 /** Undefined where there are no tokenizer files or none are wanted. */

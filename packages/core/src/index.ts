@@ -1,6 +1,6 @@
 /** Tenon as a library. */
 export { LLM, type CallOptions, type ChatOptions, type PromptInput } from './llm.js';
-export { createEngine, type EngineHost, type LoadedEngine } from './container.js';
+export { createEngine, explainModel, type EngineHost, type LoadedEngine } from './container.js';
 export type { EngineOptions } from './config/engine-options.js';
 export type { RuntimeInfo } from './engine/engine-runtime.js';
 export type {

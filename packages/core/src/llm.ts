@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { setMaxListeners } from 'node:events';
 import type { EngineOptions } from './config/engine-options.js';
-import { createEngine, type EngineHost, type LoadedEngine } from './container.js';
+import { createEngine, explainModel, type EngineHost, type LoadedEngine } from './container.js';
 import type { Engine, GenerateRequest, Prompt, RequestOutput } from './engine/types.js';
 import { TenonError } from './errors.js';
 import { resolveSamplingParams } from './sampling/resolve-sampling-params.js';
@@ -48,6 +48,11 @@ export class LLM {
    */
   static async load(model: string, options: EngineOptions = {}, host: EngineHost = {}): Promise<LLM> {
     return new LLM(await createEngine(model, options, host));
+  }
+
+  /** The plan as a table: ops, kernels, bytes, and why. Reads the model's headers only, so that any model is explained at once. */
+  static explain(model: string, options: EngineOptions = {}, host: EngineHost = {}): Promise<string> {
+    return explainModel(model, options, host);
   }
 
   /** The engine below, as the server uses it: statistics, health, streams. */
@@ -126,7 +131,7 @@ export class LLM {
     return this.engine.generate(this.#chatRequest(messages, { outputKind: 'delta', ...params }, options));
   }
 
-  /** The plan as a table: ops, kernels, bytes, and why. */
+  /** The plan that runs, as `LLM.explain` shows it. */
   explain(): string {
     return this.#loaded.runtime.explanation;
   }

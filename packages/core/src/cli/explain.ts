@@ -1,7 +1,7 @@
 /** `tenon explain [model]`: how a model runs on a device. */
 import { Command } from 'commander';
 
-import { loadEngine } from './load-engine.js';
+import { explainEngine } from './load-engine.js';
 import { optionTable } from './option-table.js';
 import { addOptions, readOptions } from './parse-options.js';
 
@@ -14,10 +14,9 @@ export function explainCommand(): Command {
   const rows = optionTable.filter((row) => row.owner === 'engine');
   return addOptions(command, rows).action(async (model: string | undefined) => {
     const { engine } = readOptions(command, process.env);
-    const loaded = await loadEngine(model, engine, (level, message) => {
+    const explanation = await explainEngine(model, engine, (level, message) => {
       if (level === 'warn') process.stderr.write(`${message}\n`);
     });
-    process.stdout.write(`${loaded.runtime.explanation.trimEnd()}\n`);
-    await loaded.engine.close();
+    process.stdout.write(`${explanation.trimEnd()}\n`);
   });
 }

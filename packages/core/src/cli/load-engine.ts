@@ -14,19 +14,36 @@ export async function loadEngine(
 ): Promise<LoadedEngine> {
   const { createEngine } = await import('../container.js');
   const options = given as EngineOptions;
-  const progress = process.stderr.isTTY ? await createProgress() : undefined;
-  try {
-    return await createEngine(
+  return withProgress(log, (host) =>
+    createEngine(
       model ?? findEmbeddedModel(),
       model === undefined ? { servedModelName: embeddedModelName, ...options } : options,
-      {
-        log,
-        onLoadProgress: progress && ((loaded, total) => progress.show('loading', loaded, total)),
-        onDownloadProgress:
-          progress &&
-          (({ file, receivedBytes, totalBytes }) => progress.show(file, receivedBytes, totalBytes)),
-      },
-    );
+      host,
+    ),
+  );
+}
+
+/** How the model would run, as text. */
+export async function explainEngine(
+  model: string | undefined,
+  given: Readonly<Record<string, OptionValue>>,
+  log: Log,
+): Promise<string> {
+  const { explainModel } = await import('../container.js');
+  return withProgress(log, (host) =>
+    explainModel(model ?? findEmbeddedModel(), given as EngineOptions, host),
+  );
+}
+
+async function withProgress<T>(log: Log, work: (host: EngineHost) => Promise<T>): Promise<T> {
+  const progress = process.stderr.isTTY ? await createProgress() : undefined;
+  try {
+    return await work({
+      log,
+      onLoadProgress: progress && ((loaded, total) => progress.show('loading', loaded, total)),
+      onDownloadProgress:
+        progress && (({ file, receivedBytes, totalBytes }) => progress.show(file, receivedBytes, totalBytes)),
+    });
   } finally {
     progress?.stop();
   }

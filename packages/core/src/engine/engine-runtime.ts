@@ -5,7 +5,7 @@ import type {
 import { modelLength } from '../config/model-length.js';
 import { resolveKvSize, resolveStepLimits, type StepLimits } from '../config/engine-limits.js';
 import type { EngineConfig } from '../config/engine-options.js';
-import { TenonError } from '../errors.js';
+import { asTenonError, TenonError } from '../errors.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { chooseDevice, pickDevice, type ChosenDevice } from '../plugins/choose-device.js';
 import { discoverBackends } from '../plugins/discover.js';
@@ -63,17 +63,53 @@ export async function startRuntime(
   host: RuntimeHost,
   send: (message: FromCore) => void,
 ): Promise<Runtime> {
-  const { backend, device } = await findDevice(options, host);
-  const dtype = chooseDtype(options.config, device);
-  const group = await backend.open([device.id], { numThreads: options.config.numThreads });
+  const { chosen, group } = await openDevice(options, host);
   try {
-    const { plan, info } = await planRun(options, { backend, device }, dtype, group);
-    requireTensors(weights, plan.weights);
+    const draft = await draftRun(options, chosen, group);
+    requireTensors(weights, draft.plan.weights);
+    const { plan, info } = sizeRun(options, chosen, draft);
     return await load(options, info, plan, group, weights, host, send);
   } catch (error) {
     await group.close();
     throw error;
   }
+}
+
+/**
+ * The plan as text, without loading a weight. That the device has too little memory for it is the text's last line, not
+ * an error.
+ */
+export async function explainRuntime(
+  options: RuntimeOptions,
+  weights: ModelWeights,
+  host: RuntimeHost,
+): Promise<string> {
+  const { chosen, group } = await openDevice(options, host);
+  try {
+    const draft = await draftRun(options, chosen, group);
+    requireTensors(weights, draft.plan.weights);
+    return `${draft.explanation}${whyItDoesNotFit(options, chosen, draft)}`;
+  } finally {
+    await group.close();
+  }
+}
+
+function whyItDoesNotFit(options: RuntimeOptions, chosen: ChosenDevice, draft: DraftRun): string {
+  try {
+    sizeRun(options, chosen, draft);
+    return '';
+  } catch (error) {
+    return `\ncannot run ${asTenonError(error).message}`;
+  }
+}
+
+async function openDevice(
+  options: RuntimeOptions,
+  host: RuntimeHost,
+): Promise<{ chosen: ChosenDevice; group: DeviceGroup }> {
+  const chosen = await findDevice(options, host);
+  const group = await chosen.backend.open([chosen.device.id], { numThreads: options.config.numThreads });
+  return { chosen, group };
 }
 
 async function findDevice({ config, root }: RuntimeOptions, host: RuntimeHost): Promise<ChosenDevice> {
@@ -89,18 +125,26 @@ function chooseDtype(config: EngineConfig, device: DeviceInfo): Dtype {
   throw new TenonError('unsupported.dtype', message, { param: 'dtype' });
 }
 
-/** The plan, with as many KV blocks as there is memory for. */
-async function planRun(
+/** A plan whose KV cache has no size yet. */
+interface DraftRun {
+  readonly plan: Plan;
+  readonly explanation: string;
+  readonly dtype: Dtype;
+  readonly limits: StepLimits;
+  /** KV bytes of one block, all layers together. */
+  readonly blockBytes: number;
+}
+
+async function draftRun(
   { config, model }: RuntimeOptions,
-  { backend, device }: ChosenDevice,
-  dtype: Dtype,
+  { device }: ChosenDevice,
   group: DeviceGroup,
-): Promise<{ plan: Plan; info: RuntimeInfo }> {
-  const length = modelLength(model);
-  const wantedLength = typeof config.maxModelLen === 'number' ? config.maxModelLen : length;
+): Promise<DraftRun> {
+  const dtype = chooseDtype(config, device);
+  const wantedLength = typeof config.maxModelLen === 'number' ? config.maxModelLen : modelLength(model);
   const limits = resolveStepLimits(config, group.constraints, device, wantedLength);
   const { blockSize, maxNumSeqs, maxNumBatchedTokens } = limits;
-  const draft = await buildPlan(model, dtype, group, {
+  const { plan, negotiation } = await buildPlan(model, dtype, group, {
     maxTokens: maxNumBatchedTokens,
     maxSeqs: maxNumSeqs,
     maxLogitRows: maxNumBatchedTokens,
@@ -109,21 +153,26 @@ async function planRun(
     numBlocks: 1,
     vocabSize: model.vocabSize,
   });
-  const bytes = planBytes(draft.plan);
-  const blockBytes = draft.plan.kvLayers.reduce(
-    (sum, layer) => sum + group.kvBlockBytes(layer, blockSize),
-    0,
-  );
+  const blockBytes = plan.kvLayers.reduce((sum, layer) => sum + group.kvBlockBytes(layer, blockSize), 0);
+  return { plan, explanation: explain(plan, negotiation), dtype, limits, blockBytes };
+}
+
+/** The plan, with as many KV blocks as there is memory for. */
+function sizeRun(
+  { config, model }: RuntimeOptions,
+  { backend, device }: ChosenDevice,
+  { plan, explanation, dtype, limits, blockBytes }: DraftRun,
+): { plan: Plan; info: RuntimeInfo } {
+  const bytes = planBytes(plan);
   const size = resolveKvSize(config, {
     device,
     weightsBytes: bytes.weights,
     arenaBytes: bytes.arena,
     blockBytes,
-    blockSize,
-    maxNumSeqs,
-    modelLength: length,
+    blockSize: limits.blockSize,
+    maxNumSeqs: limits.maxNumSeqs,
+    modelLength: modelLength(model),
   });
-  const plan: Plan = { ...draft.plan, limits: { ...draft.plan.limits, ...size } };
   const info: RuntimeInfo = {
     device: { id: device.id, name: device.name, class: device.class },
     backend: { id: backend.info.id, version: backend.info.version, runtime: backend.info.runtime },
@@ -133,9 +182,9 @@ async function planRun(
     weightsBytes: bytes.weights,
     arenaBytes: bytes.arena,
     kvBytes: size.numBlocks * blockBytes,
-    explanation: explain(plan, draft.negotiation),
+    explanation,
   };
-  return { plan, info };
+  return { plan: { ...plan, limits: { ...plan.limits, ...size } }, info };
 }
 
 async function load(
