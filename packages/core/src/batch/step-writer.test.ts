@@ -106,10 +106,12 @@ describe('StepWriter', () => {
     const sequence = sequenceOf([3, 1, 4], { repetitionPenalty: 1.2 });
     const writer = new StepWriter(writerOptions);
     const first = new StepView(writer.write(stepOf(sequenceOf([9]), sequence), 1));
+    expect(first.field('numHistorySeqs')).toBe(1);
     expect(first.at('historySeqs', 0)).toBe(1);
     expect([...first.list('historyOffsets', 'historyTokens', 0)]).toEqual([3, 1, 4]);
     sequence.isFresh = false;
-    expect(new StepView(writer.write(stepOf(sequence), 2)).offset('historySeqs')).toBe(0);
+    const second = new StepView(writer.write(stepOf(sequence), 2));
+    expect([second.field('numHistorySeqs'), second.offset('historySeqs')]).toEqual([0, 0]);
   });
 
   it('asks for a logprob of each prompt token but the first, before the sampled row', () => {

@@ -58,15 +58,18 @@ export class StepWriter {
     this.#clearNeeds();
     this.#writeTokens(step);
     this.#writeRows(step);
-    if (this.#needs.history) this.#writeHistory(step);
+    const numHistorySeqs = this.#needs.history ? this.#writeHistory(step) : 0;
     this.#writeRagged(step);
     this.#writeBlockTables(step);
     const sizeWords = this.#buffer.blockTablesAt + step.numSeqs * this.#stride;
-    this.#writeHeader(step, stepId, sizeWords);
+    this.#writeHeader(step, { stepId, sizeWords, numHistorySeqs });
     return this.#buffer.words.subarray(0, sizeWords);
   }
 
-  #writeHeader(step: ScheduledStep, stepId: number, sizeWords: number): void {
+  #writeHeader(
+    step: ScheduledStep,
+    { stepId, sizeWords, numHistorySeqs }: Record<'stepId' | 'sizeWords' | 'numHistorySeqs', number>,
+  ): void {
     const { words } = this.#buffer;
     words[at.magic] = stepMagic;
     words[at.version] = stepVersion;
@@ -77,6 +80,7 @@ export class StepWriter {
     words[at.blockTableStride] = this.#stride;
     words[at.maxTopLogprobs] = step.maxTopLogprobs;
     words[at.sizeWords] = sizeWords;
+    words[at.numHistorySeqs] = numHistorySeqs;
   }
 
   /** Tokens, positions, slots and the per-sequence regions. */
@@ -190,8 +194,8 @@ export class StepWriter {
     if (sampler.badWords.length > 0) this.#needs.badWords = true;
   }
 
-  /** Tokens so far of sequences whose slot is new; pending ones cannot be among them. */
-  #writeHistory(step: ScheduledStep): void {
+  /** Tokens so far of sequences whose slot is new; pending ones cannot be among them. Returns how many sequences. */
+  #writeHistory(step: ScheduledStep): number {
     const entries: number[] = [];
     let numTokens = 0;
     for (let i = 0; i < step.numSeqs; i++) {
@@ -213,6 +217,7 @@ export class StepWriter {
       offset += sequence.numKnownTokens;
     });
     words[offsetsAt + entries.length] = offset;
+    return entries.length;
   }
 
   #writeRagged(step: ScheduledStep): void {

@@ -1,8 +1,8 @@
 import type { Tokenizer } from '../tokenizer/types.js';
 
 /**
- * Token sequences of bad words, as [length, tokens…] each. As in vLLM, a word counts as it starts a text and also as it
- * follows a space, where that is tokenized into as many tokens but begins differently.
+ * Token sequences of bad words, as [length, tokens…] each: a word as it starts a text, and as it follows a space. vLLM
+ * leaves the second out where it has another number of tokens; then ' was', one token, stays possible beside 'w', 'as'.
  */
 export function encodeBadWords(words: readonly string[], tokenizer: Tokenizer): Int32Array {
   const encoded: number[] = [];
@@ -10,7 +10,7 @@ export function encodeBadWords(words: readonly string[], tokenizer: Tokenizer): 
     const bare = tokenizer.encode(word.trimStart(), { addSpecialTokens: false });
     const spaced = tokenizer.encode(` ${word.trimStart()}`, { addSpecialTokens: false });
     if (bare.length > 0) encoded.push(bare.length, ...bare);
-    if (spaced.length === bare.length && spaced[0] !== bare[0]) encoded.push(spaced.length, ...spaced);
+    if (spaced.join() !== bare.join()) encoded.push(spaced.length, ...spaced);
   }
   return Int32Array.from(encoded);
 }
