@@ -7,10 +7,13 @@ import { failure } from './failure.js';
 /** Where the build puts the addon, as seen from src/ and from dist/. */
 const addonPath = fileURLToPath(new URL('../native/build/Release/tenon_cpu.node', import.meta.url));
 
+/** Works in an application as in this repository's workspace. */
+const buildCommand = 'npm explore @tenon/backend-cpu -- npm run build:native';
+
 /** Loads the addon. Throws backend.load-failed where it was not built, or was built for another platform. */
 export function loadBinding(path = addonPath): Binding {
   if (!existsSync(path)) {
-    const remedy = 'build it with: npm run build --workspace @tenon/backend-cpu';
+    const remedy = `build it, with g++, make and cmake installed: ${buildCommand}`;
     throw failure('backend.load-failed', `the native addon ${path} does not exist; ${remedy}`);
   }
   try {

@@ -72,8 +72,11 @@ export async function pickDevice(wanted: string, backend: Backend): Promise<Chos
     );
   }
   if (device.usable) return { backend, device };
-  throw new TenonError('config.device-unusable', `device ${device.id} (${device.name}) cannot be used: ${device.reason}${device.remedy ? `; ${device.remedy}` : ''}`, { param: 'device' }); // prettier-ignore
+  throw new TenonError('config.device-unusable', `device ${device.id} (${device.name}) cannot be used: ${whyUnusable(device)}`, { param: 'device' }); // prettier-ignore
 }
+
+const whyUnusable = ({ reason, remedy }: DeviceInfo): string =>
+  remedy ? `${reason}; ${remedy}` : `${reason}`;
 
 async function chooseAutomatically(
   manifests: readonly { readonly packageName: string; readonly entry: string }[],
@@ -87,30 +90,31 @@ async function chooseAutomatically(
       const backend = (await loadBackendModule(packageName, entry)).create(host);
       for (const device of await backend.devices()) {
         if (device.usable) usable.push({ backend, device });
-        else problems.push(`${device.id}: ${device.reason}`);
+        else problems.push(`${device.id}: ${whyUnusable(device)}`);
       }
     } catch (error) {
       problems.push(error instanceof Error ? error.message : String(error));
     }
   }
-  for (const problem of problems) host.log('warn', `not used: ${problem}`);
   const best = usable.toSorted(
     (a, b) => classOrder.indexOf(a.device.class) - classOrder.indexOf(b.device.class),
   )[0];
-  if (best === undefined) throw notFound('auto', candidates, problems);
+  if (best === undefined) throw problems.length > 0 ? noneUsable(problems) : notFound('auto', candidates);
+  for (const problem of problems) host.log('warn', `not used: ${problem}`);
   return best;
 }
 
-function notFound(
-  wanted: string,
-  candidates: readonly Candidate[],
-  problems: readonly string[] = [],
-): TenonError {
+function noneUsable(problems: readonly string[]): TenonError {
+  return new TenonError('config.device-unusable', `no device can be used: ${problems.join('; ')}`, {
+    param: 'device',
+  });
+}
+
+function notFound(wanted: string, candidates: readonly Candidate[]): TenonError {
   const found = candidates.map(({ manifest, name, problem }) =>
     manifest === undefined ? `${name} (${problem})` : manifest.id,
   );
   const id = wanted === 'auto' ? 'cpu' : wanted.split(':')[0]!;
-  const why = problems.length > 0 ? `; ${problems.join('; ')}` : '';
-  const message = `no backend '${wanted}'; found: ${found.join(', ') || 'none'}${why}; install @tenon/backend-${id}, or name another with --plugin`;
+  const message = `no backend '${wanted}'; found: ${found.join(', ') || 'none'}; install @tenon/backend-${id}, or name another with --plugin`;
   return new TenonError('config.device-not-found', message, { param: 'device' });
 }

@@ -98,7 +98,10 @@ describe('chooseDevice', () => {
       code: 'config.device-unusable',
       message: 'device toy:0 (Toy) cannot be used: no driver; install the driver',
     });
-    await expect(chooseDevice('auto', toys(), host)).rejects.toThrow(/found: toy; toy:0: no driver/);
+    await expect(chooseDevice('auto', toys(), host)).rejects.toMatchObject({
+      code: 'config.device-unusable',
+      message: 'no device can be used: toy:0: no driver; install the driver',
+    });
   });
 
   it('says what is wrong with a package that the user named', async () => {
