@@ -165,6 +165,8 @@ function makeClient(parts: DependencyContainer): Engine {
       eosTokenIds: endTokens(tokenizer, checkpoint),
       processedLogprobs: config.logprobsMode === 'processed_logprobs',
       seed: config.seed,
+      stepTimeoutMs: info.stepTimeoutMs,
+      maxNumWaitingRequests: config.maxNumWaitingRequests,
     },
     link,
   );

@@ -263,6 +263,25 @@ describe('EngineClient with token ids', () => {
     );
   });
 
+  it('refuses more requests than may wait, and takes more when some have ended', async () => {
+    const engine = new TestEngine({ maxNumSeqs: 2, maxNumWaitingRequests: 3 });
+    const results = await Promise.allSettled(
+      Array.from({ length: 8 }, (_, i) => engine.run(promptOf(5, i), { maxTokens: 4 })),
+    );
+    expect(results.map(({ status }) => status)).toEqual([
+      ...Array<string>(5).fill('fulfilled'),
+      ...Array<string>(3).fill('rejected'),
+    ]);
+    expect(results[7]).toMatchObject({
+      reason: {
+        code: 'capacity.queue-full',
+        retryAfterSeconds: 1,
+        message: expect.stringMatching(/^5 requests run or wait/),
+      },
+    });
+    expect((await engine.run(promptOf(5), { maxTokens: 4 })).finished).toBe(true);
+  });
+
   it('serves three thousand requests at once in seconds', async () => {
     const engine = new TestEngine({ numBlocks: 4096, maxNumSeqs: 256, maxNumBatchedTokens: 2048 });
     const start = performance.now();
@@ -287,6 +306,19 @@ describe('EngineClient with text', () => {
   afterAll(() => tokenizer.close());
 
   const textEngine = () => new TestEngine({ tokenizer, vocabSize: tokenizer.vocabSize });
+
+  it('counts requests whose prompts are still being tokenized', async () => {
+    const engine = new TestEngine({
+      tokenizer,
+      maxNumSeqs: 1,
+      maxNumWaitingRequests: 1,
+      vocabSize: tokenizer.vocabSize,
+    });
+    const results = await Promise.allSettled(
+      ['a', 'b', 'c'].map((text) => engine.run(text, { maxTokens: 2 })),
+    );
+    expect(results.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'rejected']);
+  });
 
   it('streams deltas that join to the text of all tokens', async () => {
     const engine = textEngine();

@@ -185,7 +185,6 @@ export const lackingVariables: Readonly<Record<string, string>> = {
   TENON_CPU_INT4_W4A8: 'quantization is not supported yet',
   TENON_SERVER_DEV_MODE: 'there are no development routes',
   TENON_ALLOW_RUNTIME_LORA_UPDATING: 'LoRA is not supported yet',
-  TENON_KEEP_ALIVE_ON_ENGINE_DEATH: 'restart the server when its engine dies',
   TENON_ALLOW_LONG_MAX_MODEL_LEN: 'use --hf-overrides to change max_position_embeddings or rope scaling',
   TENON_USE_MODELSCOPE: 'models come from the Hugging Face hub; see HF_ENDPOINT',
 };

@@ -115,6 +115,9 @@ export const optionTable: readonly OptionRow[] = [
     default: '0',
     min: 0,
   }),
+  command('keep-alive-on-engine-death', 'flag', 'go on answering with errors when the engine has died', {
+    env: 'TENON_KEEP_ALIVE_ON_ENGINE_DEATH',
+  }),
 
   chat('chat-template', 'text', 'Jinja file, or the template itself', { default: "the model's" }),
   chat('chat-template-content-format', 'text', 'how templates get content', {
@@ -145,6 +148,14 @@ export const optionTable: readonly OptionRow[] = [
     default: 'fcfs',
   }),
   scheduling('async-scheduling', 'flag', 'schedule the next step while one runs', { default: 'on' }),
+  scheduling('max-num-waiting-requests', 'integer', 'requests that may wait besides those; more get 429', {
+    default: '4096',
+    min: 1,
+  }),
+  scheduling('step-timeout', 'number', 'seconds until a step that does not end counts as hung; 0: never', {
+    default: '60, more on a CPU',
+    min: 0,
+  }),
   scheduling('watermark', 'number', 'share of blocks that admitting a request leaves free', {
     default: '0.01',
   }),

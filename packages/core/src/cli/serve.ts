@@ -17,6 +17,8 @@ import { startupReport } from './startup-report.js';
 
 const defaultHost = '127.0.0.1';
 const defaultPort = 8000;
+/** A library may queue what it likes; a server had better say early that it is behind. */
+const defaultMaxNumWaitingRequests = 4096;
 
 export function serveCommand(): Command {
   const command = new Command('serve')
@@ -45,7 +47,11 @@ async function serve(model: string | undefined, values: OptionValues): Promise<v
   const serverOptions = serverOptionsOf(values, logger);
   // The server's code loads while the engine's thread loads the model.
   const [loaded, { createApp }] = await Promise.all([
-    loadEngine(model, values.engine, (level, message) => logger[level](message)),
+    loadEngine(
+      model,
+      { maxNumWaitingRequests: defaultMaxNumWaitingRequests, ...values.engine },
+      (level, message) => logger[level](message),
+    ),
     import('../server/app.js'),
   ]);
   try {
@@ -54,6 +60,7 @@ async function serve(model: string | undefined, values: OptionValues): Promise<v
       options: { ...serverOptions, ...namesOf(values, loaded) },
     });
     const url = await listen(app, address);
+    if (values.command['keepAliveOnEngineDeath'] !== true) exitOnEngineDeath(app, logger);
     stopOnSignals(app, Number(values.command['shutdownTimeout'] ?? 0) * 1000, logger);
     process.stdout.write(startupReport(loaded, { url, options: app.tenon.options }));
     warnIfOpen(address, app.tenon.options.apiKeys, logger);
@@ -114,6 +121,17 @@ function stopOnSignals(app: FastifyInstance, timeoutMs: number, logger: Logger):
     void stop(app, timeoutMs, logger, signal);
   };
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+}
+
+/** Whoever started the server can start it again; requests have failed by then. */
+function exitOnEngineDeath(app: FastifyInstance, logger: Logger): void {
+  app.tenon.engine.onDeath(async (error) => {
+    logger.fatal({ err: error }, 'the engine died; the server ends with status 1');
+    const { endAfterDeath } = await import('../server/shutdown.js');
+    if (await endAfterDeath(app)) process.exit(1);
+    // Exiting would wait for the engine's thread, and so for ever.
+    process.kill(process.pid, 'SIGKILL');
+  });
 }
 
 async function stop(app: FastifyInstance, timeoutMs: number, logger: Logger, signal: string): Promise<void> {

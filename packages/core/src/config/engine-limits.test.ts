@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { SchedulingConstraints } from '../backend/index.js';
-import { resolveKvSize, resolveStepLimits, type MemoryNeeds } from './engine-limits.js';
+import { resolveKvSize, resolveStepLimits, resolveStepTimeoutMs, type MemoryNeeds } from './engine-limits.js';
 import { parseEngineOptions } from './engine-options.js';
 
 const gib = 2 ** 30;
@@ -127,6 +127,25 @@ describe('resolveKvSize', () => {
           /1024.0 MiB for weights and 64.0 MiB for activations, but only 942.1 MiB/,
         ),
       }),
+    );
+  });
+});
+
+describe('resolveStepTimeoutMs', () => {
+  const timeout = (device: { class: 'cpu' | 'gpu' }, numWeights: number, stepTimeout?: number) =>
+    resolveStepTimeoutMs(parseEngineOptions({ stepTimeout }), device, numWeights, 512);
+
+  it('is a minute, and on a CPU as much more as a large model may need', () => {
+    expect(timeout({ class: 'gpu' }, 8e9)).toBe(60_000);
+    expect(timeout(cpu, 6e6) / 60_000).toBeCloseTo(1, 1);
+    expect(timeout(cpu, 8e9) / 60_000).toBeGreaterThan(20);
+  });
+
+  it('is what was asked for, 0 being for ever', () => {
+    expect(timeout(cpu, 8e9, 2.5)).toBe(2500);
+    expect(timeout(cpu, 8e9, 0)).toBe(Infinity);
+    expect(() => timeout(cpu, 8e9, -1)).toThrow(
+      'option stepTimeout is -1; expected 0 or seconds up to 604800',
     );
   });
 });

@@ -68,6 +68,25 @@ function atMost(option: string, value: number | undefined, most: number | undefi
   return value;
 }
 
+const baseTimeoutMs = 60_000;
+/** 5 GFLOP/s: less than one core does with the plainest kernels. */
+const slowestOperationsPerMs = 5e6;
+
+/**
+ * Milliseconds after which a step counts as hung. A CPU computes a step's tokens for about 2 operations per weight and token,
+ * which takes minutes for a large model; accelerators take seconds at most.
+ */
+export function resolveStepTimeoutMs(
+  { stepTimeout }: Pick<EngineConfig, 'stepTimeout'>,
+  device: Pick<DeviceInfo, 'class'>,
+  numWeights: number,
+  maxNumBatchedTokens: number,
+): number {
+  if (stepTimeout !== undefined) return stepTimeout * 1000;
+  if (device.class !== 'cpu') return baseTimeoutMs;
+  return baseTimeoutMs + (2 * numWeights * maxNumBatchedTokens) / slowestOperationsPerMs;
+}
+
 export interface MemoryNeeds {
   readonly device: Pick<DeviceInfo, 'class' | 'id' | 'freeBytes'>;
   readonly weightsBytes: number;

@@ -25,6 +25,10 @@ export interface EngineOptions {
   /** Tokens of one prompt in a step at most; 0: no limit. */
   readonly longPrefillTokenThreshold?: number;
   readonly schedulingPolicy?: string;
+  /** Requests that may wait, besides `maxNumSeqs` that run; more are refused. By default, any number. */
+  readonly maxNumWaitingRequests?: number;
+  /** Seconds that a step may take before the device counts as lost; 0: any time. By default a minute, on a CPU what its work may take. */
+  readonly stepTimeout?: number;
   /** Schedule the next steps while one runs. */
   readonly asyncScheduling?: boolean;
   /** Share of KV blocks that admitting a request leaves free, while others run. */
@@ -69,6 +73,10 @@ export interface EngineConfig {
   readonly enableChunkedPrefill: boolean;
   readonly longPrefillTokenThreshold: number;
   readonly schedulingPolicy: 'fcfs' | 'priority';
+  /** Infinity: any number. */
+  readonly maxNumWaitingRequests: number;
+  /** Seconds; undefined: what suits the device and the model; Infinity: any time. */
+  readonly stepTimeout: number | undefined;
   readonly asyncScheduling: boolean;
   readonly watermark: number;
   readonly seed: number | undefined;
@@ -90,10 +98,14 @@ export interface EngineConfig {
 /** Every option's name, so that a misspelt one is an error. */
 const optionNames: readonly string[] = [
   'dtype', 'maxModelLen', 'blockSize', 'gpuMemoryUtilization', 'kvCacheMemoryBytes', 'numGpuBlocksOverride', 'maxNumSeqs',
-  'maxNumBatchedTokens', 'enablePrefixCaching', 'enableChunkedPrefill', 'longPrefillTokenThreshold', 'schedulingPolicy',
+  'maxNumBatchedTokens', 'enablePrefixCaching', 'enableChunkedPrefill', 'longPrefillTokenThreshold', 'schedulingPolicy', 'maxNumWaitingRequests',
+  'stepTimeout',
   'asyncScheduling', 'watermark', 'seed', 'maxLogprobs', 'logprobsMode', 'skipTokenizerInit', 'servedModelName', 'tokenizer',
   'revision', 'downloadDir', 'device', 'generationConfig', 'hfOverrides', 'numThreads', 'plugins',
 ] satisfies readonly (keyof EngineOptions)[]; // prettier-ignore
+
+/** A week. */
+const maxSeconds = 604_800;
 
 const dtypeNames: Readonly<Record<string, Dtype | undefined>> = {
   auto: undefined,
@@ -128,6 +140,8 @@ export function parseEngineOptions(options: EngineOptions): EngineConfig {
       'fcfs',
       'priority',
     ] as const),
+    maxNumWaitingRequests: count('maxNumWaitingRequests', options.maxNumWaitingRequests, 1) ?? Infinity,
+    stepTimeout: seconds('stepTimeout', options.stepTimeout),
     asyncScheduling: flag('asyncScheduling', options.asyncScheduling ?? true),
     watermark: share('watermark', options.watermark ?? 0.01, { open: false }),
     seed: integer('seed', options.seed),
@@ -176,6 +190,13 @@ function count(option: string, value: number | undefined, min: number): number |
 function share(option: string, value: number, { open }: { open: boolean }): number {
   if (typeof value === 'number' && value <= 1 && (open ? value > 0 : value >= 0 && value < 1)) return value;
   throw invalid(option, value, open ? 'a number above 0 and at most 1' : 'a number from 0 to below 1');
+}
+
+/** 0 is any time. */
+function seconds(option: string, value: number | undefined): number | undefined {
+  if (value === 0) return Infinity;
+  if (value === undefined || (typeof value === 'number' && value > 0 && value <= maxSeconds)) return value;
+  throw invalid(option, value, `0 or seconds up to ${maxSeconds}`);
 }
 
 function flag(option: string, value: boolean): boolean {

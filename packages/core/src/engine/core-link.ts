@@ -45,6 +45,7 @@ export async function startInProcess(
       onMessage = listener;
     },
     close: () => runtime.close(),
+    abandon: () => runtime.abandon(),
   };
   return { info: runtime.info, link };
 }
@@ -111,6 +112,11 @@ class ThreadLink implements CoreLink {
     this.#isClosing = true;
     this.send({ type: 'close' });
     await this.#exited;
+  }
+
+  abandon(): void {
+    this.#isClosing = true;
+    void this.#worker.terminate();
   }
 
   #lose(reason: string): void {

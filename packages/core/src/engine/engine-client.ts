@@ -17,6 +17,7 @@ import {
 import { checkPromptTokens } from './prompt-check.js';
 import { RequestState } from './request-state.js';
 import { RequestStream, type OutputSource } from './request-stream.js';
+import { StepWatchdog } from './step-watchdog.js';
 import type {
   Engine, EngineInfo, EngineStats, FinishedRequest, GenerateRequest, Logprob, RequestOutput, StepObservation,
 } from './types.js'; // prettier-ignore
@@ -27,6 +28,8 @@ export interface CoreLink {
   /** Where the core's messages go, and the news that it is gone. */
   listen(onMessage: (message: FromCore) => void, onDeath: (error: TenonError) => void): void;
   close(): Promise<void>;
+  /** Gives up a core that hangs: what it holds is freed as far as it can be, and `close` waits for it no longer. */
+  abandon(): void;
 }
 
 export interface EngineClientOptions {
@@ -39,6 +42,10 @@ export interface EngineClientOptions {
   readonly processedLogprobs: boolean;
   /** Undefined: requests without a seed get random ones. */
   readonly seed: number | undefined;
+  /** A core that owes an answer and is silent for so long hangs; Infinity: however long. */
+  readonly stepTimeoutMs: number;
+  /** Requests that may wait while others run; Infinity: any number. */
+  readonly maxNumWaitingRequests: number;
 }
 
 /** A sequence id's owner. */
@@ -73,11 +80,15 @@ export class EngineClient implements Engine {
   /** Requests with something new in the message being read. */
   readonly #news = new Set<RequestState>();
   readonly #visitor: OutputVisitor;
+  readonly #watchdog: StepWatchdog;
+  readonly #deathListeners: ((error: TenonError) => void)[] = [];
   #coreStats: CoreStats;
   #numPromptTokens = 0;
   #numGenerationTokens = 0;
   #nextSequenceId = 1;
   #numTickets = 0;
+  /** Requests whose prompts are being tokenized. */
+  #numArriving = 0;
   #numSeeds = 0n;
   #interTokenMs: number[] = [];
   #nowMs = 0;
@@ -93,13 +104,14 @@ export class EngineClient implements Engine {
     this.#link = link;
     this.#coreStats = {
       numRunning: 0, numWaiting: 0, numFreeBlocks: options.info.numBlocks, numUsedBlocks: 0, numPreemptionsTotal: 0,
-      prefixCacheQueriesTotal: 0, prefixCacheHitsTotal: 0, numStepsTotal: 0,
+      prefixCacheQueriesTotal: 0, prefixCacheHitsTotal: 0, numStepsTotal: 0, numStepsInFlight: 0,
     }; // prettier-ignore
     this.#visitor = {
       started: (id, scheduledMs, numCachedTokens) => this.#started(id, scheduledMs, numCachedTokens),
       token: (id, tokenId, end, logprobs) => this.#token(id, tokenId, end, logprobs),
       score: (id, position, logprobs) => this.#sequences.get(id)?.state.setPromptLogprobs(position, logprobs),
     };
+    this.#watchdog = new StepWatchdog(options.stepTimeoutMs, () => this.#giveUp());
     link.listen(
       (message) => this.#receive(message),
       (error) => this.#die(error),
@@ -128,6 +140,11 @@ export class EngineClient implements Engine {
 
   onStep(listener: (step: StepObservation) => void): void {
     this.#stepListeners.push(listener);
+  }
+
+  onDeath(listener: (error: TenonError) => void): void {
+    if (this.#death === undefined) this.#deathListeners.push(listener);
+    else listener(this.#death);
   }
 
   health(): { readonly ok: boolean; readonly reason?: string } {
@@ -160,6 +177,7 @@ export class EngineClient implements Engine {
     }
     this.#failAll(new TenonError('capacity.shutting-down', 'the server is shutting down'));
     await this.#link.close();
+    this.#watchdog.stop();
     await this.tokenizer?.close();
   }
 
@@ -171,6 +189,14 @@ export class EngineClient implements Engine {
         'the server is shutting down and takes no more requests',
       );
     }
+  }
+
+  #refuseIfFull(): void {
+    const numRequests = this.#active.size + this.#numArriving;
+    const { maxNumWaitingRequests } = this.#options;
+    if (numRequests < this.info.maxNumSeqs + maxNumWaitingRequests) return;
+    const message = `${numRequests} requests run or wait, as many as may (maxNumSeqs ${this.info.maxNumSeqs} and maxNumWaitingRequests ${maxNumWaitingRequests}); retry later`;
+    throw new TenonError('capacity.queue-full', message, { retryAfterSeconds: 1 });
   }
 
   /** What can be refused before tokenizing. */
@@ -198,7 +224,8 @@ export class EngineClient implements Engine {
   ): Promise<RequestState | undefined> {
     const arrivalMs = monotonicMs();
     request.signal?.throwIfAborted();
-    const promptTokenIds = await this.#tokenize(request);
+    this.#refuseIfFull();
+    const promptTokenIds = await this.#arrive(request);
     checkPromptTokens(promptTokenIds, this.info);
     this.#refuseIfClosed();
     request.signal?.throwIfAborted();
@@ -220,6 +247,16 @@ export class EngineClient implements Engine {
     return state;
   }
 
+  /** A request's prompt; the request counts as active meanwhile. */
+  async #arrive(request: GenerateRequest): Promise<readonly number[]> {
+    this.#numArriving++;
+    try {
+      return await this.#tokenize(request);
+    } finally {
+      this.#numArriving--;
+    }
+  }
+
   async #tokenize({ prompt, addSpecialTokens }: GenerateRequest): Promise<readonly number[]> {
     if ('tokenIds' in prompt) return prompt.tokenIds;
     return this.tokenizer!.encodeAsync(prompt.text, { addSpecialTokens: addSpecialTokens ?? true });
@@ -239,7 +276,7 @@ export class EngineClient implements Engine {
     const badWords =
       params.badWords.length > 0 ? encodeBadWords(params.badWords, this.tokenizer!) : new Int32Array(0);
     const suppressTokens = [...eosTokenIds, ...params.stopTokenIds];
-    this.#link.send({
+    this.#ask({
       type: 'add',
       request: {
         firstSequenceId: state.firstSequenceId,
@@ -255,6 +292,12 @@ export class EngineClient implements Engine {
     });
   }
 
+  /** The core answers what starts or ends sequences with outputs, soon or when the step in flight has ended. */
+  #ask(message: ToCore & { type: 'add' | 'end' }): void {
+    this.#link.send(message);
+    this.#watchdog.expect();
+  }
+
   /** With an engine seed, requests without one get a fixed sequence of seeds. */
   #nextSeed(): bigint {
     if (this.#options.seed === undefined) return randomBytes(8).readBigUInt64LE();
@@ -268,7 +311,10 @@ export class EngineClient implements Engine {
       this.#resets.delete(message.ticket);
     } else {
       const error = TenonError.fromJSON(message.error);
-      if (message.fatal) this.#death = error;
+      if (message.fatal) {
+        this.#die(error);
+        return;
+      }
       const failed = new Set(message.sequenceIds.map((id) => this.#sequences.get(id)?.state));
       for (const state of failed) if (state !== undefined) this.#fail(state, error);
     }
@@ -285,6 +331,7 @@ export class EngineClient implements Engine {
       active?.onNews();
     }
     this.#news.clear();
+    this.#watchdog.heard(this.#active.size > 0 || this.#coreStats.numStepsInFlight > 0);
   }
 
   #observeStep(numTokens: number): void {
@@ -317,7 +364,7 @@ export class EngineClient implements Engine {
     if (end === undefined && !endedByString) return;
     this.#sequences.delete(sequenceId);
     state.noteSequenceEnd();
-    if (endedByString) this.#link.send({ type: 'end', sequenceIds: [sequenceId] });
+    if (endedByString) this.#ask({ type: 'end', sequenceIds: [sequenceId] });
   }
 
   #count(ref: SequenceRef): void {
@@ -366,14 +413,25 @@ export class EngineClient implements Engine {
     this.#resets.clear();
   }
 
+  /** Takes no more requests, and fails those there are. */
   #die(error: TenonError): void {
-    this.#death ??= error;
+    if (this.#death !== undefined) return;
+    this.#death = error;
+    this.#watchdog.stop();
     this.#failAll(error);
+    for (const listener of this.#deathListeners) listener(error);
+  }
+
+  #giveUp(): void {
+    const seconds = this.#options.stepTimeoutMs / 1000;
+    const message = `a step on ${this.info.device} has not ended within ${seconds} s; restart, or allow steps more time with stepTimeout`;
+    this.#die(new TenonError('backend.device-lost', message));
+    this.#link.abandon();
   }
 
   #endInCore(state: RequestState): void {
     const sequenceIds = state.sequenceIds.filter((id) => this.#sequences.delete(id));
-    if (sequenceIds.length > 0 && this.#death === undefined) this.#link.send({ type: 'end', sequenceIds });
+    if (sequenceIds.length > 0 && this.#death === undefined) this.#ask({ type: 'end', sequenceIds });
   }
 
   /** The one place where requests end. */

@@ -54,6 +54,7 @@ export class EngineCore {
   #isPumping = false;
   #dead: TenonError | undefined = undefined;
   #isClosed = false;
+  #isAbandoned = false;
   #onDrained: (() => void) | undefined = undefined;
 
   constructor(
@@ -93,7 +94,15 @@ export class EngineCore {
   /** Starts no more steps; resolves when those in flight have ended. */
   async close(): Promise<void> {
     this.#isClosed = true;
-    if (this.#numInFlight > 0) await new Promise<void>((resolve) => (this.#onDrained = resolve));
+    if (this.#numInFlight > 0 && !this.#isAbandoned)
+      await new Promise<void>((resolve) => (this.#onDrained = resolve));
+  }
+
+  /** Computes no more, and waits no longer for the steps in flight. */
+  abandon(): void {
+    this.#isClosed = true;
+    this.#isAbandoned = true;
+    this.#onDrained?.();
   }
 
   /** The backend's word that the oldest step in flight has ended. */
@@ -256,6 +265,7 @@ export class EngineCore {
       prefixCacheQueriesTotal: counters.prefixCacheQueries,
       prefixCacheHitsTotal: counters.prefixCacheHits,
       numStepsTotal: this.#numSteps,
+      numStepsInFlight: this.#numInFlight,
     });
     this.#send({ type: 'outputs', records });
   }
@@ -265,6 +275,7 @@ export class EngineCore {
     const error = new TenonError(failure.code, failure.message);
     if (failure.code === 'backend.device-lost') {
       this.#die(error);
+      this.abandon();
       return;
     }
     const touched = [...this.#sequences.values()].filter(

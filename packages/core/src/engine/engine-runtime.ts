@@ -1,9 +1,15 @@
 /** Everything below the scheduler: chooses the device, sizes the run, loads the model, and runs the core on it. */
-import type {
-  Backend, BackendModule, DeviceGroup, DeviceInfo, Dtype, Host, Plan, SchedulingConstraints,
+import {
+  dtypeBytes, type Backend, type BackendModule, type DeviceGroup, type DeviceInfo, type Dtype, type Host, type Plan,
+  type SchedulingConstraints,
 } from '../backend/index.js'; // prettier-ignore
 import { modelLength } from '../config/model-length.js';
-import { resolveKvSize, resolveStepLimits, type StepLimits } from '../config/engine-limits.js';
+import {
+  resolveKvSize,
+  resolveStepLimits,
+  resolveStepTimeoutMs,
+  type StepLimits,
+} from '../config/engine-limits.js';
 import type { EngineConfig } from '../config/engine-options.js';
 import { asTenonError, TenonError } from '../errors.js';
 import type { ModelConfig } from '../models/model-config.js';
@@ -43,6 +49,7 @@ export interface RuntimeInfo {
   readonly weightsBytes: number;
   readonly arenaBytes: number;
   readonly kvBytes: number;
+  readonly stepTimeoutMs: number;
   /** `tenon explain`'s text. */
   readonly explanation: string;
 }
@@ -52,6 +59,8 @@ export interface Runtime {
   receive(message: ToCore): void;
   /** Lets the steps in flight end, then frees the device. */
   close(): Promise<void>;
+  /** As close, but steps in flight are not waited for. */
+  abandon(): void;
 }
 
 /** Words that a step's result may have (64 MiB), as long as one row of the whole vocabulary needs no more. */
@@ -182,6 +191,12 @@ function sizeRun(
     weightsBytes: bytes.weights,
     arenaBytes: bytes.arena,
     kvBytes: size.numBlocks * blockBytes,
+    stepTimeoutMs: resolveStepTimeoutMs(
+      config,
+      device,
+      bytes.weights / dtypeBytes[dtype],
+      limits.maxNumBatchedTokens,
+    ),
     explanation,
   };
   return { plan: { ...plan, limits: { ...plan.limits, ...size } }, info };
@@ -203,14 +218,16 @@ async function load(
   });
   const running = new EngineCore(coreOptions(options, info, group.constraints), executable, send);
   core = running;
+  const free = async (): Promise<void> => {
+    await executable.close();
+    await group.close();
+  };
+  let closing: Promise<void> | undefined;
   return {
     info,
     receive: (message) => running.receive(message),
-    close: async () => {
-      await running.close();
-      await executable.close();
-      await group.close();
-    },
+    close: () => (closing ??= running.close().then(free)),
+    abandon: () => running.abandon(),
   };
 }
 

@@ -10,7 +10,7 @@ import type { Logprob } from './types.js';
 
 export const coreStatNames = [
   'numRunning', 'numWaiting', 'numFreeBlocks', 'numUsedBlocks', 'numPreemptionsTotal', 'prefixCacheQueriesTotal',
-  'prefixCacheHitsTotal', 'numStepsTotal',
+  'prefixCacheHitsTotal', 'numStepsTotal', 'numStepsInFlight',
 ] as const; // prettier-ignore
 export type CoreStats = Record<(typeof coreStatNames)[number], number>;
 

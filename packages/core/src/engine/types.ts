@@ -1,4 +1,5 @@
 /** What the engine takes and gives. Server, CLI and library are written against these. */
+import type { TenonError } from '../errors.js';
 import type { SamplingParams } from '../sampling/sampling-params.js';
 import type { Tokenizer } from '../tokenizer/types.js';
 
@@ -100,6 +101,7 @@ export interface EngineStats {
   readonly numPromptTokensTotal: number;
   readonly numGenerationTokensTotal: number;
   readonly numStepsTotal: number;
+  readonly numStepsInFlight: number;
 }
 
 /** A request that has ended, for histograms and logs. */
@@ -135,6 +137,8 @@ export interface Engine {
   stats(): EngineStats;
   onRequestFinished(listener: (request: FinishedRequest) => void): void;
   onStep(listener: (step: StepObservation) => void): void;
+  /** Called once all requests have failed, when no more can be taken; at once if that has happened already. */
+  onDeath(listener: (error: TenonError) => void): void;
   health(): { readonly ok: boolean; readonly reason?: string };
   resetPrefixCache(): Promise<void>;
   /** Refuses new requests, lets running ones finish for `timeoutMs`, fails the rest, frees everything. Idempotent. */

@@ -6,6 +6,7 @@
 import type { FastifyInstance } from 'fastify';
 
 const flushTimeoutMs = 2000;
+const freeTimeoutMs = 3000;
 const pollMs = 10;
 
 export async function shutDown(app: FastifyInstance, timeoutMs: number): Promise<void> {
@@ -15,6 +16,15 @@ export async function shutDown(app: FastifyInstance, timeoutMs: number): Promise
   await untilAnswered(app);
   app.server.closeAllConnections();
   await app.close();
+}
+
+/** After the engine's death: sends the last errors and frees what can be freed. False: the engine's thread does not end. */
+export async function endAfterDeath(app: FastifyInstance): Promise<boolean> {
+  await untilAnswered(app);
+  return Promise.race([
+    app.tenon.engine.close().then(() => true),
+    new Promise<boolean>((resolve) => setTimeout(() => resolve(false), freeTimeoutMs)),
+  ]);
 }
 
 /** The engine has ended every request; their last bytes may still be under way. */

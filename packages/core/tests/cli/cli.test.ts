@@ -25,6 +25,9 @@ function post(url: string, body: object): Promise<Response> {
   });
 }
 
+const slow = { NULL_STEP_MS: '3' };
+const long = { prompt: 'Once', max_tokens: 900, ignore_eos: true, stream: true };
+
 describe('tenon serve', () => {
   it('serves the embedded model, and says what and where, with a line to paste', async () => {
     const { stdout, url } = await started();
@@ -73,9 +76,6 @@ describe('tenon serve', () => {
       'vllm:num_requests_running{model_name="a"',
     );
   });
-
-  const slow = { NULL_STEP_MS: '3' };
-  const long = { prompt: 'Once', max_tokens: 900, ignore_eos: true, stream: true };
 
   it.each(['SIGTERM', 'SIGINT'] as const)('ends with status 0 on %s, finishing what runs', async (signal) => {
     const { url, process: child, ended } = await started(['--shutdown-timeout', '30'], slow);
@@ -140,6 +140,60 @@ describe('tenon serve', () => {
   it('shows the stack with --log-level debug', async () => {
     const { stderr } = await tenon(['serve', '--log-level', 'debug', '--port', 'x']).ended;
     expect(stderr).toMatch(/^\s+at /m);
+  });
+});
+
+describe('tenon serve in trouble', () => {
+  const failing = { prompt: 'Once', max_tokens: 100, ignore_eos: true };
+
+  it.each([
+    ['lose', 'backend.device-lost', 'fell off the bus'],
+    ['hang', 'backend.device-lost', 'has not ended within 0.5 s'],
+    ['crash', 'internal.engine-died', 'driver bug'],
+  ])('fails what runs and ends with status 1 when its engine dies (%s)', async (fault, code, message) => {
+    const { url, ended } = await started(['--step-timeout', '0.5'], { NULL_FAULT: fault });
+    const answers = await Promise.all([1, 2, 3].map(() => post(`${url}/v1/completions`, failing)));
+    for (const answer of answers) {
+      expect(answer.status).toBe(500);
+      expect(await answer.json()).toMatchObject({
+        error: { tenon_code: code, message: expect.stringContaining(message) },
+      });
+    }
+    const { status, stderr } = await ended;
+    expect(status).toBe(1);
+    expect(stderr).toContain('the engine died');
+  });
+
+  it.each([
+    ['option', ['--keep-alive-on-engine-death'], {}],
+    ['variable', [], { TENON_KEEP_ALIVE_ON_ENGINE_DEATH: '1' }],
+  ])('stays, red, when its engine dies, by %s', async (_, args, env) => {
+    const { url, process: child, ended } = await started(args, { NULL_FAULT: 'lose', ...env });
+    expect((await fetch(`${url}/health`)).status).toBe(200);
+    expect((await post(`${url}/v1/completions`, failing)).status).toBe(500);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    const health = await fetch(`${url}/health`);
+    expect(health.status).toBe(503);
+    expect(await health.text()).toContain('fell off the bus');
+    expect((await post(`${url}/v1/completions`, failing)).status).toBe(500);
+    child.kill('SIGTERM');
+    expect((await ended).status).toBe(0);
+  });
+
+  it('refuses with 429 what may not wait', async () => {
+    const { url } = await started(['--max-num-seqs', '1', '--max-num-waiting-requests', '2'], slow);
+    const running = [1, 2, 3].map(() => post(`${url}/v1/completions`, { ...long, max_tokens: 50 }));
+    await expect
+      .poll(async () => (await fetch(`${url}/metrics`)).text())
+      .toMatch(/num_requests_waiting\{[^}]*\} 2/);
+    const refused = await post(`${url}/v1/completions`, long);
+    expect(refused.status).toBe(429);
+    expect(refused.headers.get('retry-after')).toBe('1');
+    expect(await refused.json()).toMatchObject({
+      error: { type: 'TooManyRequestsError', tenon_code: 'capacity.queue-full' },
+    });
+    for (const answer of await Promise.all(running))
+      expect(await answer.text()).toMatch(/data: \[DONE\]\n\n$/);
   });
 });
 

@@ -221,6 +221,8 @@ export class ScriptedEngine implements Engine {
     this.#steps.push(listener);
   }
 
+  onDeath(): void {}
+
   health(): { ok: boolean; reason?: string } {
     return this.unhealthyReason === undefined ? { ok: true } : { ok: false, reason: this.unhealthyReason };
   }
@@ -296,4 +298,5 @@ const scriptedStats: EngineStats = {
   numPromptTokensTotal: 11,
   numGenerationTokensTotal: 17,
   numStepsTotal: 1,
+  numStepsInFlight: 0,
 };

@@ -16,6 +16,7 @@ export interface TestEngineOptions {
   readonly maxNumSeqs?: number;
   readonly maxNumBatchedTokens?: number;
   readonly maxModelLen?: number;
+  readonly maxNumWaitingRequests?: number;
   readonly eosTokenIds?: readonly number[];
   /** A step's failure, by its id. */
   readonly failureOf?: (stepId: number) => BackendFailure | undefined;
@@ -76,11 +77,13 @@ export class TestEngine {
         this.die = onDeath;
       },
       close: () => core.close(),
+      abandon: () => core.abandon(),
     };
     const info = {
       vocabSize,
       maxModelLen,
       numBlocks,
+      maxNumSeqs,
       maxLogprobs: 20,
       priorityScheduling: false,
     } as EngineInfo;
@@ -91,6 +94,8 @@ export class TestEngine {
       eosTokenIds: options.eosTokenIds ?? [],
       processedLogprobs: false,
       seed: 0,
+      stepTimeoutMs: 60_000,
+      maxNumWaitingRequests: options.maxNumWaitingRequests ?? Infinity,
     };
     this.client = new EngineClient(clientOptions, link);
     this.client.onRequestFinished((request) => this.finished.push(request));
