@@ -40,7 +40,7 @@ export function ropeParameters({ ropeTheta, rotaryDim, ropeScaling }: RopeConfig
 }
 
 /** base^(-2i / rotaryDim). */
-export function plainFrequencies(base: number, rotaryDim: number): number[] {
+function plainFrequencies(base: number, rotaryDim: number): number[] {
   return Array.from({ length: rotaryDim / 2 }, (_, i) => base ** ((-2 * i) / rotaryDim));
 }
 

@@ -9,7 +9,7 @@ import type { Program, ProgramOp, ProgramValue } from './program.js';
 import { hasLogitRows, verify } from './verify.js';
 
 /** Logit rows that the head computes at a time: few enough for small logits, enough to be bound by compute. */
-export const defaultTile = 64;
+const defaultTile = 64;
 
 export interface LowerOptions {
   /** Token counts that a step may have, ascending; empty: any. */
@@ -147,7 +147,7 @@ function bufferBytes(value: ProgramValue, limits: PlanLimits, tile: number): num
 }
 
 /** From the op that makes a result to its last reader; what a tiled segment reads from before lives to the end of it. */
-export function bufferLifetimes(
+function bufferLifetimes(
   { values, ops: programOps, outputs }: Program,
   segments: readonly PlanSegment[],
   sizeOf: (value: ProgramValue) => number,

@@ -11,7 +11,7 @@ export const gpt2Words = String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?
 const byteLevel = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: false };
 
 /** Pieces are the matches and what lies between them. */
-export function splitIsolated(regex: string): JsonObject {
+function splitIsolated(regex: string): JsonObject {
   return { type: 'Split', pattern: { Regex: regex }, behavior: 'Isolated', invert: false };
 }
 

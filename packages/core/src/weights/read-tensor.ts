@@ -12,7 +12,7 @@ export async function readTensor(location: TensorLocation): Promise<Float32Array
   return dequantize(location.dtype, await readBytes(location.file, location.offset, location.sizeBytes));
 }
 
-export async function readBytes(file: string, offset: number, length: number): Promise<Uint8Array> {
+async function readBytes(file: string, offset: number, length: number): Promise<Uint8Array> {
   const bytes = new Uint8Array(length);
   const handle = await open(file);
   try {

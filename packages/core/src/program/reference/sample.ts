@@ -159,7 +159,7 @@ function applyPenalties(logits: Float32Array, row: SampleRow): void {
 }
 
 /** The lowest id of the largest value. */
-export function argmax(values: Float32Array): number {
+function argmax(values: Float32Array): number {
   let best = 0;
   for (let i = 1; i < values.length; i++) if (values[i]! > values[best]!) best = i;
   return best;
