@@ -424,7 +424,7 @@ export class EngineClient implements Engine {
 
   #giveUp(): void {
     const seconds = this.#options.stepTimeoutMs / 1000;
-    const message = `a step on ${this.info.device} has not ended within ${seconds} s; restart, or allow steps more time with stepTimeout`;
+    const message = `a step on ${this.info.device} has not ended within ${seconds} s; restart, or raise step-timeout where steps are just slow`;
     this.#die(new TenonError('backend.device-lost', message));
     this.#link.abandon();
   }
