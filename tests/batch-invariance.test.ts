@@ -20,11 +20,13 @@ const requests = Array.from({ length: 32 }, (_, i) => {
   };
   const penalties =
     i % 6 === 0 ? { presencePenalty: 0.5, frequencyPenalty: 0.3, repetitionPenalty: 1.1 } : {};
+  const bans = i % 4 === 1 ? { badWords: ['little', 'once upon', 'very'] } : {};
   const params: Partial<SamplingParams> = {
     maxTokens: 24,
     ignoreEos: true,
     ...(i % 3 === 0 ? { temperature: 0 } : { ...sampled, seed: i }),
     ...penalties,
+    ...bans,
   };
   return { prompt, params };
 });
