@@ -153,13 +153,13 @@ class AttentionItem {
     const int64_t visible = FirstVisible(p_.first_position) / kTileTokens * kTileTokens;
     const int64_t begin = Max(split * kKvSplit, visible);
     const int64_t end = Min((split + 1) * kKvSplit, last_position_ + 1);
-    const RowTiles tiles(num_rows_, kAttentionTileRows);
+    const RowTiles tiles(num_rows_, kCachedTileRows);
     if (begin >= end) return;
     Tile tile = {begin, AddressesOf(begin), AddressesOf(begin + kTileTokens)};
     while (true) {
       for (int64_t t = 0; t < tiles.count; t++) {
         const int64_t row = tiles.Begin(t);
-        WithRows<kAttentionTileRows>(tiles.Begin(t + 1) - row, [&]<int MR>() {
+        WithRows<kCachedTileRows>(tiles.Begin(t + 1) - row, [&]<int MR>() {
           if (t == 0) {
             RowTile<MR, true>(row, tile);
           } else {
@@ -223,7 +223,7 @@ class AttentionItem {
   template <int MR, bool kPrefetch>
   TENON_INLINE void Scores(int64_t row, const Tile& tile, int64_t group_begin, int64_t group_end,
                            float (&scores)[MR][kTileTokens]) {
-    constexpr int NR = kAttentionTileBlocks;
+    constexpr int NR = kCachedTileBlocks;
     const X* q[MR];
     for (int r = 0; r < MR; r++) q[r] = DotQueryOf(row + r);
     const int64_t k_stride = int64_t{p_.kv.block_size} * Dot::kFactor * kElementBytes;
@@ -306,7 +306,7 @@ class AttentionItem {
   template <int MR, bool kPrefetch>
   TENON_INLINE void Values(int64_t row, const Tile& tile, int64_t group_begin, int64_t last,
                            const X (&weights)[MR][kTileTokens], bool rescales, const V (&correction)[MR]) {
-    constexpr int NR = kAttentionTileBlocks;
+    constexpr int NR = kCachedTileBlocks;
     int64_t d = 0;
     for (; d + NR * kLanes <= stride_; d += NR * kLanes) {
       ValueBlocks<MR, NR, kPrefetch>(row, tile, group_begin, last, d, weights, rescales, correction);

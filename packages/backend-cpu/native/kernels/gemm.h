@@ -24,9 +24,10 @@ constexpr int64_t PrefetchBytes(int rows) { return rows == 1 ? 2048 : 8192; }
 struct GemmSlice {
   const char* w;           // first block, first step of the slice
   int64_t block_bytes;     // from block to block
-  int64_t num_blocks;
+  int64_t block, num_blocks;
   int64_t steps;
   bool resumes;            // accumulators continue an earlier slice
+  bool finishes;           // this is the last slice
   const char* next;        // first block of the slice that comes next
 };
 
@@ -86,7 +87,7 @@ void GemmTile(const GemmSlice& slice, const GemmRows<Dot>& rows, int64_t first) 
 // All blocks of the slice for MR rows, in the widest tiles that fit.
 template <class Dot, int MR, bool kStreams>
 void GemmRowTile(const GemmSlice& slice, const GemmRows<Dot>& rows) {
-  constexpr int kWide = TileBlocks(MR);
+  constexpr int kWide = kStreams ? TileBlocks(MR) : kCachedTileBlocks;
   int64_t first = 0;
   if constexpr (kWide >= 8) {
     for (; first + 8 <= slice.num_blocks; first += 8) GemmTile<Dot, MR, 8, kStreams>(slice, rows, first);
@@ -98,20 +99,6 @@ void GemmRowTile(const GemmSlice& slice, const GemmRows<Dot>& rows) {
     for (; first + 2 <= slice.num_blocks; first += 2) GemmTile<Dot, MR, 2, kStreams>(slice, rows, first);
   }
   for (; first < slice.num_blocks; first++) GemmTile<Dot, MR, 1, kStreams>(slice, rows, first);
-}
-
-// The first row tile streams the weights in; the others, never smaller than half the largest, find them in L2.
-template <class Dot>
-void GemmSliceRows(const GemmSlice& slice, const GemmRows<Dot>& rows, int64_t num_rows) {
-  const RowTiles tiles(num_rows, kMaxTileRows);
-  WithRows<kMaxTileRows>(tiles.Begin(1), [&]<int MR>() { GemmRowTile<Dot, MR, true>(slice, rows); });
-  for (int64_t t = 1; t < tiles.count; t++) {
-    const int64_t begin = tiles.Begin(t);
-    const GemmRows<Dot> part = {rows.x + begin * rows.ldx, rows.ldx, rows.tile + begin * rows.ld_tile, rows.ld_tile};
-    WithRows<kMaxTileRows>(tiles.Begin(t + 1) - begin, [&]<int MR>() {
-      if constexpr (2 * MR >= kMaxTileRows) GemmRowTile<Dot, MR, false>(slice, part);
-    });
-  }
 }
 
 // Epilogues, on finished accumulators of rows [row, row + num_rows) and blocks [block, block + num_blocks).
@@ -160,6 +147,44 @@ inline void FinishTile(const GemmParams& p, const FinishedTile& t) {
     FinishGated(p, t);
   } else {
     FinishLinear(p, t);
+  }
+}
+
+// Fetches the lines that FinishTile will write, and the residual's, while the tile's sums are still being formed.
+inline void PrefetchOutput(const GemmParams& p, const FinishedTile& t) {
+  const bool gated = p.epilogue == Epilogue::kGated;
+  const int64_t column = (gated ? t.block / 2 : t.block) * kLanes;
+  const int64_t columns = (gated ? t.num_blocks / 2 : t.num_blocks) * kLanes;
+  const int64_t element_bytes = BytesOf(p.y_dtype);
+  const bool adds = p.epilogue == Epilogue::kAdd && static_cast<const void*>(p.residual) != p.y;
+  for (int64_t row = t.row; row < t.row + t.num_rows; row++) {
+    const char* y = static_cast<const char*>(p.y) + (row * p.ldy + column) * element_bytes;
+    for (int64_t i = 0; i < columns * element_bytes; i += 64) TENON_PREFETCH_TO_WRITE(y + i);
+    if (!adds) continue;
+    const float* residual = p.residual + row * p.ldr + column;
+    for (int64_t i = 0; i < columns; i += 16) TENON_PREFETCH(residual + i);
+  }
+}
+
+// One tile of rows: its dots and, with the last slice, its output, while the accumulators are in L1.
+template <class Dot, int MR, bool kStreams>
+void RunRowTile(const GemmParams& p, const GemmSlice& slice, const GemmRows<Dot>& rows, int64_t row) {
+  const FinishedTile finished = {rows.tile, rows.ld_tile, row, MR, slice.block, slice.num_blocks};
+  if (slice.finishes) PrefetchOutput(p, finished);
+  GemmRowTile<Dot, MR, kStreams>(slice, rows);
+  if (slice.finishes) FinishTile(p, finished);
+}
+
+// Rows [row, row + num_rows) of the output, whose x and accumulators are `rows`. The first row tile streams the weights
+// in; the others, all of one size, find them in L2.
+template <class Dot>
+void GemmSliceRows(const GemmParams& p, const GemmSlice& slice, const GemmRows<Dot>& rows, int64_t row, int64_t num_rows) {
+  const int64_t num_cached = CeilDiv(Max(0, num_rows - kMaxTileRows), kCachedTileRows);
+  const int64_t first = num_rows - num_cached * kCachedTileRows;
+  WithRows<kMaxTileRows>(first, [&]<int MR>() { RunRowTile<Dot, MR, true>(p, slice, rows, row); });
+  for (int64_t r = first; r < num_rows; r += kCachedTileRows) {
+    const GemmRows<Dot> part = {rows.x + r * rows.ldx, rows.ldx, rows.tile + r * rows.ld_tile, rows.ld_tile};
+    RunRowTile<Dot, kCachedTileRows, false>(p, slice, part, row + r);
   }
 }
 
@@ -220,15 +245,16 @@ void GemmChunk(const GemmParams& p, int64_t row, int64_t num_rows) {
       GemmSlice slice;
       slice.w = data + block * block_bytes + step * kStepBytes<Dot>;
       slice.block_bytes = block_bytes;
+      slice.block = block;
       slice.num_blocks = num_blocks;
       slice.steps = Min(slice_steps, steps - step);
       slice.resumes = step > 0;
+      slice.finishes = last;
       slice.next = last ? data + (block + num_blocks) * block_bytes : slice.w + slice_steps * kStepBytes<Dot>;
       GemmRows<Dot> slice_rows = rows;
       slice_rows.x += step * Dot::kFactor;
-      GemmSliceRows(slice, slice_rows, num_rows);
+      GemmSliceRows(p, slice, slice_rows, row, num_rows);
     }
-    FinishTile(p, {rows.tile, rows.ld_tile, row, num_rows, block, num_blocks});
   }
 }
 

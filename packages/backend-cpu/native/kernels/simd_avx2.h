@@ -10,8 +10,8 @@ namespace tenon_cpu::TENON_ISA {
 // 16 registers: 6 rows x 1 block = 12 accumulators, 2 of weights, 1 of x.
 inline constexpr int kMaxTileRows = 6;
 constexpr int TileBlocks(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
-inline constexpr int kAttentionTileRows = kMaxTileRows;
-inline constexpr int kAttentionTileBlocks = 1;
+inline constexpr int kCachedTileRows = kMaxTileRows;
+inline constexpr int kCachedTileBlocks = 1;
 
 struct V {
   __m256 low;

@@ -7,12 +7,12 @@
 
 namespace tenon_cpu::TENON_ISA {
 
-// 32 registers: 12 rows x 2 blocks = 24 accumulators; the rest for weights and x. Few rows wait for memory, which is
-// fastest as one stream.
+// 32 registers: 24 accumulators; the rest for weights and x. Tiles that wait for memory are tall, as it is fastest as one
+// stream; with all in caches 6 rows x 4 blocks need the fewest loads (Zen 4: 98 % of peak, against 94 % for 12 x 2).
 inline constexpr int kMaxTileRows = 12;
 constexpr int TileBlocks(int rows) { return rows <= 6 ? 1 : 2; }
-inline constexpr int kAttentionTileRows = 6;
-inline constexpr int kAttentionTileBlocks = 4;
+inline constexpr int kCachedTileRows = 6;
+inline constexpr int kCachedTileBlocks = 4;
 
 using V = __m512;
 

@@ -6,11 +6,12 @@
 
 namespace tenon_cpu::TENON_ISA {
 
-// Micro-tile of the dot kernels: rows, and column blocks for a number of rows. 3 rows = 12 accumulators of 4 lanes.
+// Micro-tiles of the dot kernels, rows x column blocks: of weights that come from memory, at most kMaxTileRows x
+// TileBlocks(rows); with all operands in caches, kCachedTileRows x kCachedTileBlocks. 3 rows = 12 accumulators of 4 lanes.
 inline constexpr int kMaxTileRows = 3;
 constexpr int TileBlocks(int /*rows*/) { return 1; }
-inline constexpr int kAttentionTileRows = kMaxTileRows;
-inline constexpr int kAttentionTileBlocks = 1;
+inline constexpr int kCachedTileRows = kMaxTileRows;
+inline constexpr int kCachedTileBlocks = 1;
 
 typedef float Four __attribute__((vector_size(16)));
 typedef uint32_t FourBits __attribute__((vector_size(16)));
