@@ -49,35 +49,85 @@ TENON_INLINE void StoreKey(const KvLayer& kv, const KvPlace& place, const float*
   }
 }
 
-// v: [head_dim] f32 → V [block_size / kr][head_dim][kr].
-TENON_INLINE void StoreValue(const KvLayer& kv, const KvPlace& place, const float* v) {
+// v: [head_dim] f32 → V [block_size / kr][head_dim][kr]. next: of the token after it, where both halves of a pair are
+// written at once; else null.
+TENON_INLINE void StoreValue(const KvLayer& kv, const KvPlace& place, const float* v, const float* next) {
   if (kv.dtype != Dtype::kBf16) {
     StoreHead(v, kv.head_dim, kv.dtype, kv.v, place.head_offset + place.offset * kv.head_dim);
     return;
   }
-  uint16_t value[kMaxHeadDim];
+  uint16_t value[kMaxHeadDim], second[kMaxHeadDim];
   StoreHead(v, kv.head_dim, kv.dtype, value, 0);
   auto* pairs = static_cast<uint16_t*>(kv.v) + place.head_offset + place.offset / 2 * 2 * kv.head_dim;
+  if (next != nullptr || place.zeroes_odd) {
+    if (next != nullptr) {
+      StoreHead(next, kv.head_dim, kv.dtype, second, 0);
+    } else {
+      memset(second, 0, sizeof second);
+    }
+    for (int64_t d = 0; d < kv.head_dim; d++) {
+      pairs[2 * d] = value[d];
+      pairs[2 * d + 1] = second[d];
+    }
+    return;
+  }
   const int64_t half = place.offset % 2;
   for (int64_t d = 0; d < kv.head_dim; d++) pairs[2 * d + half] = value[d];
-  if (!place.zeroes_odd) return;
-  for (int64_t d = 0; d < kv.head_dim; d++) pairs[2 * d + 1] = 0;
+}
+
+// Rows of a step that are written to a layer.
+struct KvRows {
+  const KvLayer& kv;
+  const int32_t* slots;  // [num_tokens]
+  int64_t num_tokens;
+  int64_t begin, end;
+
+  // Whether rows `token` and `token + 1` are both halves of a pair of V.
+  TENON_INLINE bool IsPair(int64_t token) const {
+    return kv.dtype == Dtype::kBf16 && slots[token] % 2 == 0 && token + 1 < end && slots[token + 1] == slots[token] + 1;
+  }
+};
+
+// load(token, head, buffer): [head_dim] f32, perhaps in `buffer`.
+template <class Load>
+TENON_INLINE void StoreValues(const KvRows& rows, const Load& load) {
+  alignas(64) float first[kMaxHeadDim], second[kMaxHeadDim];
+  for (int64_t token = rows.begin; token < rows.end; token++) {
+    if (rows.slots[token] < 0) continue;
+    const bool pair = rows.IsPair(token);
+    KvPlace place = PlaceOf(rows.kv, rows.slots, rows.num_tokens, token);
+    for (int64_t h = 0; h < rows.kv.num_kv_heads; h++) {
+      StoreValue(rows.kv, place, load(token, h, first), pair ? load(token + 1, h, second) : nullptr);
+      place.head_offset += int64_t{rows.kv.head_dim} * rows.kv.block_size;
+    }
+    if (pair) token++;
+  }
+}
+
+template <class Load>
+TENON_INLINE void StoreKeys(const KvRows& rows, const Load& load) {
+  alignas(64) float head[kMaxHeadDim];
+  for (int64_t token = rows.begin; token < rows.end; token++) {
+    if (rows.slots[token] < 0) continue;
+    KvPlace place = PlaceOf(rows.kv, rows.slots, rows.num_tokens, token);
+    for (int64_t h = 0; h < rows.kv.num_kv_heads; h++) {
+      StoreKey(rows.kv, place, load(token, h, head));
+      place.head_offset += int64_t{rows.kv.head_dim} * rows.kv.block_size;
+    }
+  }
 }
 
 inline void KvWrite(const KvWriteParams& p) {
-  alignas(64) float head[kMaxHeadDim];
+  const KvRows rows = {p.kv, p.slot_mapping, p.num_tokens, p.token_begin, p.token_end};
   const int64_t head_dim = p.kv.head_dim;
-  for (int64_t token = p.token_begin; token < p.token_end; token++) {
-    if (p.slot_mapping[token] < 0) continue;
-    KvPlace place = PlaceOf(p.kv, p.slot_mapping, p.num_tokens, token);
-    for (int64_t h = 0; h < p.kv.num_kv_heads; h++) {
-      LoadHead(p.k_dtype, p.k, token * p.ldk + h * head_dim, head_dim, head);
-      StoreKey(p.kv, place, head);
-      LoadHead(p.v_dtype, p.v, token * p.ldv + h * head_dim, head_dim, head);
-      StoreValue(p.kv, place, head);
-      place.head_offset += head_dim * p.kv.block_size;
-    }
-  }
+  StoreKeys(rows, [&](int64_t token, int64_t h, float* buffer) {
+    LoadHead(p.k_dtype, p.k, token * p.ldk + h * head_dim, head_dim, buffer);
+    return buffer;
+  });
+  StoreValues(rows, [&](int64_t token, int64_t h, float* buffer) {
+    LoadHead(p.v_dtype, p.v, token * p.ldv + h * head_dim, head_dim, buffer);
+    return buffer;
+  });
 }
 
 // A head of q or k: RMS norm where weight is given, then rope, into out [head_dim].
@@ -90,36 +140,26 @@ TENON_INLINE void NormAndRotate(const float* x, const float* weight, float eps, 
   RotateHead(rope, out);
 }
 
-inline void WriteQueries(const QkvRopeKvWriteParams& p, int64_t token, const RopeHead& rope) {
-  alignas(64) float head[kMaxHeadDim];
-  const float* q = p.qkv + token * p.ld_qkv;
-  for (int64_t h = 0; h < p.num_heads; h++) {
-    NormAndRotate(q + h * p.head_dim, p.q_norm, p.eps, rope, head);
-    StoreHead(head, p.head_dim, p.q_dtype, p.q, (token * p.num_heads + h) * p.head_dim);
-  }
-}
-
-inline void WriteKeysAndValues(const QkvRopeKvWriteParams& p, int64_t token, const RopeHead& rope) {
-  if (p.slot_mapping[token] < 0) return;
-  alignas(64) float head[kMaxHeadDim];
-  const int64_t head_dim = p.head_dim;
-  const float* k = p.qkv + token * p.ld_qkv + p.num_heads * head_dim;
-  const float* v = k + p.num_kv_heads * head_dim;
-  KvPlace place = PlaceOf(p.kv, p.slot_mapping, p.num_tokens, token);
-  for (int64_t h = 0; h < p.num_kv_heads; h++) {
-    NormAndRotate(k + h * head_dim, p.k_norm, p.eps, rope, head);
-    StoreKey(p.kv, place, head);
-    StoreValue(p.kv, place, v + h * head_dim);
-    place.head_offset += head_dim * p.kv.block_size;
-  }
-}
-
 inline void QkvRopeKvWrite(const QkvRopeKvWriteParams& p) {
+  const int64_t head_dim = p.head_dim;
+  const int64_t k_begin = p.num_heads * head_dim, v_begin = k_begin + p.num_kv_heads * head_dim;
+  const auto rope_of = [&](int64_t token) {
+    return RopeHead{p.cos_sin + token * p.rotary_dim, head_dim, p.rotary_dim, p.interleaved};
+  };
+  alignas(64) float head[kMaxHeadDim];
   for (int64_t token = p.token_begin; token < p.token_end; token++) {
-    const RopeHead rope = {p.cos_sin + token * p.rotary_dim, p.head_dim, p.rotary_dim, p.interleaved};
-    WriteQueries(p, token, rope);
-    WriteKeysAndValues(p, token, rope);
+    const RopeHead rope = rope_of(token);
+    for (int64_t h = 0; h < p.num_heads; h++) {
+      NormAndRotate(p.qkv + token * p.ld_qkv + h * head_dim, p.q_norm, p.eps, rope, head);
+      StoreHead(head, head_dim, p.q_dtype, p.q, token * k_begin + h * head_dim);
+    }
   }
+  const KvRows rows = {p.kv, p.slot_mapping, p.num_tokens, p.token_begin, p.token_end};
+  StoreKeys(rows, [&](int64_t token, int64_t h, float* buffer) {
+    NormAndRotate(p.qkv + token * p.ld_qkv + k_begin + h * head_dim, p.k_norm, p.eps, rope_of(token), buffer);
+    return buffer;
+  });
+  StoreValues(rows, [&](int64_t token, int64_t h, float*) { return p.qkv + token * p.ld_qkv + v_begin + h * head_dim; });
 }
 
 }  // namespace tenon_cpu::TENON_ISA

@@ -27,7 +27,13 @@ TENON_INLINE void RotateHead(const RopeHead& rope, float* x) {
     }
     return;
   }
-  for (int64_t i = 0; i < n; i++) {
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const V a = Load(x + i), b = Load(x + i + n), c = Load(cos + i), s = Load(sin + i);
+    Store(x + i, Sub(Mul(a, c), Mul(b, s)));
+    Store(x + i + n, Add(Mul(b, c), Mul(a, s)));
+  }
+  for (; i < n; i++) {
     const float a = x[i], b = x[i + n];
     x[i] = a * cos[i] - b * sin[i];
     x[i + n] = b * cos[i] + a * sin[i];

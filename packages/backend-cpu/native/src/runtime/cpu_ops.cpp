@@ -16,6 +16,9 @@ using tenon::Stream;
 
 // Elements that one thread passes over in about two microseconds: less is not worth a fork-join.
 constexpr int64_t kChunkElements = 8192;
+// Tokens of a cache block whose K share cache lines: a chunk holds all of them, so that threads do not take the lines
+// from each other.
+constexpr int64_t kKvChunkTokens = 16;
 
 // Cosines and sines of one token's angles; see rope_cos_sin in core's op table.
 class RopeAngles {
@@ -60,8 +63,9 @@ int32_t SeqOfToken(const tenon::StepView& step, int64_t token) {
 }  // namespace
 
 template <typename F>
-void CpuOps::ForRows(int64_t rows, int64_t row_elements, F&& fn) {
-  const EvenSplit split(rows, kChunkElements / std::max<int64_t>(1, row_elements));
+void CpuOps::ForRows(int64_t rows, int64_t row_elements, F&& fn, int64_t multiple) {
+  const int64_t length = std::max<int64_t>(1, kChunkElements / std::max<int64_t>(1, row_elements));
+  const EvenSplit split(rows, (length + multiple - 1) / multiple * multiple);
   context_.threads.ParallelFor(split.num_chunks(), [&](int64_t chunk, int) {
     const Range range = split[chunk];
     fn(range.begin, range.end);
@@ -171,7 +175,7 @@ Status CpuOps::KvWrite(const tenon::KvWriteOpParams& p, Stream) {
                                .kv = kv,
                                .token_begin = begin,
                                .token_end = end});
-  });
+  }, kKvChunkTokens);
   return Status::Ok();
 }
 
@@ -198,7 +202,7 @@ Status CpuOps::QkvRopeKvWrite(const tenon::QkvRopeKvWriteOpParams& p, Stream) {
                                         .kv = *static_cast<const KvLayer*>(p.kv),
                                         .token_begin = begin,
                                         .token_end = end});
-  });
+  }, kKvChunkTokens);
   return Status::Ok();
 }
 

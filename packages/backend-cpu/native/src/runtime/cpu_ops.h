@@ -29,9 +29,9 @@ class CpuOps final : public tenon::Ops {
   tenon::Status Sample(const tenon::SampleOpParams& params, tenon::Stream stream) override;
 
  private:
-  // fn(begin, end) over rows of `row_elements` elements each.
+  // fn(begin, end) over rows of `row_elements` elements each, in chunks of a multiple of `multiple` rows.
   template <typename F>
-  void ForRows(int64_t rows, int64_t row_elements, F&& fn);
+  void ForRows(int64_t rows, int64_t row_elements, F&& fn, int64_t multiple = 1);
   const int32_t* ResolveTokenIds(const tenon::EmbeddingOpParams& params);
 
   const OpContext& context_;
