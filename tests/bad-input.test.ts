@@ -49,6 +49,12 @@ describe('tenon serve refuses to start', () => {
     expect(code).toBe(2);
   });
 
+  it('for an unknown command, and names those there are', async () => {
+    const { code, stderr } = await run(['nope']);
+    expect(stderr).toMatch(/config\.invalid-option.*'nope'.*serve, chat, complete, explain/);
+    expect(code).toBe(2);
+  });
+
   it('for a bad environment variable', async () => {
     const failure = await serve([], { TENON_CPU_ISA: 'sse9' }).catch((error: Error) => error.message);
     expect(failure).toMatch(/TENON_CPU_ISA.*sse9/);
@@ -89,6 +95,7 @@ describe('a running server', () => {
       status: 400,
       param: 'response_format',
     });
+    expect(await post(chat, { messages, store: true })).toMatchObject({ status: 400, param: 'store' });
     expect(await post('/v1/completions', { prompt: [4096] })).toMatchObject({
       status: 400,
       message: expect.stringMatching(/4096/),

@@ -17,7 +17,7 @@ interface Subcommand {
 const subcommands: readonly Subcommand[] = [
   {
     name: 'serve',
-    summary: 'serve a model over an OpenAI-compatible API (default)',
+    summary: 'serve a model over an OpenAI-compatible API',
     takesServeOptions: true,
     load: async () => (await import('./serve.js')).serveCommand(),
   },
@@ -74,10 +74,19 @@ export async function main(argv: readonly string[]): Promise<void> {
 async function run(argv: readonly string[]): Promise<void> {
   const [first = ''] = argv;
   const chosen = subcommands.find(({ name, aliases }) => name === first || aliases?.includes(first));
+  if (chosen === undefined && first !== '' && !first.startsWith('-')) throw unknownCommand(first);
   const program = await buildProgram(chosen);
   const rest = argv.slice(1);
   const normalized = chosen?.takesServeOptions === true ? normalizeArguments(rest) : rest;
   await program.parseAsync(chosen === undefined ? [...argv] : [first, ...normalized], { from: 'user' });
+}
+
+function unknownCommand(name: string): TenonError {
+  const names = subcommands.map((subcommand) => subcommand.name).join(', ');
+  return new TenonError(
+    'config.invalid-option',
+    `no command '${name}'; expected one of ${names}; see 'tenon --help'`,
+  );
 }
 
 async function buildProgram(chosen: Subcommand | undefined): Promise<Command> {

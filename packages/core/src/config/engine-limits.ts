@@ -154,9 +154,11 @@ function noRoom(config: EngineConfig, { device, weightsBytes, arenaBytes }: Memo
 
 function tooLong(wanted: number, needed: number, numBlocks: number, needs: MemoryNeeds): TenonError {
   const longest = numBlocks * needs.blockSize;
-  const message =
-    `maxModelLen ${wanted} needs ${mib(needed * needs.blockBytes)} of KV cache, but there are ${mib(numBlocks * needs.blockBytes)}; ` +
-    `the longest that fits is ${longest}: set maxModelLen to that or to 'auto', or give the KV cache more memory`;
+  const remedy =
+    longest === 0
+      ? `not even one block of ${mib(needs.blockBytes)} fits: give the KV cache more memory`
+      : `the longest that fits is ${longest}: set maxModelLen to that or to 'auto', or give the KV cache more memory`;
+  const message = `maxModelLen ${wanted} needs ${mib(needed * needs.blockBytes)} of KV cache, but there are ${mib(numBlocks * needs.blockBytes)}; ${remedy}`;
   return new TenonError('config.max-model-len', message, { param: 'maxModelLen' });
 }
 

@@ -228,7 +228,7 @@ describe('POST /v1/completions', () => {
         { 104: { logprob: -0.5, rank: 1, decoded_token: 'h' } },
         { 105: { logprob: -0.5, rank: 1, decoded_token: 'i' } },
       ],
-      logprobs: { tokens: [`token_id:${token}`], top_logprobs: [{}] },
+      logprobs: { tokens: [`token_id:${token}`], top_logprobs: [{ [`token_id:${token}`]: -0.5 }] },
     });
   });
 

@@ -97,7 +97,6 @@ function choiceLogprobs(
   return completionLogprobs(
     [...echoed.tokenIds, ...sequence.tokenIds],
     [...echoed.logprobs, ...(sequence.logprobs ?? [])],
-    job.params.logprobs ?? 0,
     job.answer.spelling,
     textOffset,
   );

@@ -49,7 +49,6 @@ export interface CompletionLogprobs {
 export function completionLogprobs(
   tokenIds: readonly number[],
   logprobs: readonly (readonly Logprob[] | undefined)[],
-  numTop: number,
   spelling: TokenSpelling,
   textOffset: number,
 ): CompletionLogprobs {
@@ -61,19 +60,14 @@ export function completionLogprobs(
     result.text_offset.push(offset);
     result.tokens.push(token);
     result.token_logprobs.push(entries?.[0] === undefined ? null : floored(entries[0].logprob));
-    result.top_logprobs.push(entries === undefined ? null : topByText(entries, numTop, spelling));
+    result.top_logprobs.push(entries === undefined ? null : topByText(entries, spelling));
     offset += token.length;
   });
   return result;
 }
 
-/** The token itself and the top ones, as vLLM: `numTop` 0 has none. */
-function topByText(
-  entries: readonly Logprob[],
-  numTop: number,
-  spelling: TokenSpelling,
-): Record<string, number> {
-  if (numTop === 0) return {};
+/** The token itself and the top ones, as vLLM. */
+function topByText(entries: readonly Logprob[], spelling: TokenSpelling): Record<string, number> {
   return Object.fromEntries(entries.map((entry) => [spelling.text(entry.tokenId), floored(entry.logprob)]));
 }
 
