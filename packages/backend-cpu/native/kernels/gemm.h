@@ -150,29 +150,11 @@ inline void FinishTile(const GemmParams& p, const FinishedTile& t) {
   }
 }
 
-// Fetches the lines that FinishTile will write, and the residual's, while the tile's sums are still being formed.
-inline void PrefetchOutput(const GemmParams& p, const FinishedTile& t) {
-  const bool gated = p.epilogue == Epilogue::kGated;
-  const int64_t column = (gated ? t.block / 2 : t.block) * kLanes;
-  const int64_t columns = (gated ? t.num_blocks / 2 : t.num_blocks) * kLanes;
-  const int64_t element_bytes = BytesOf(p.y_dtype);
-  const bool adds = p.epilogue == Epilogue::kAdd && static_cast<const void*>(p.residual) != p.y;
-  for (int64_t row = t.row; row < t.row + t.num_rows; row++) {
-    const char* y = static_cast<const char*>(p.y) + (row * p.ldy + column) * element_bytes;
-    for (int64_t i = 0; i < columns * element_bytes; i += 64) TENON_PREFETCH_TO_WRITE(y + i);
-    if (!adds) continue;
-    const float* residual = p.residual + row * p.ldr + column;
-    for (int64_t i = 0; i < columns; i += 16) TENON_PREFETCH(residual + i);
-  }
-}
-
 // One tile of rows: its dots and, with the last slice, its output, while the accumulators are in L1.
 template <class Dot, int MR, bool kStreams>
 void RunRowTile(const GemmParams& p, const GemmSlice& slice, const GemmRows<Dot>& rows, int64_t row) {
-  const FinishedTile finished = {rows.tile, rows.ld_tile, row, MR, slice.block, slice.num_blocks};
-  if (slice.finishes) PrefetchOutput(p, finished);
   GemmRowTile<Dot, MR, kStreams>(slice, rows);
-  if (slice.finishes) FinishTile(p, finished);
+  if (slice.finishes) FinishTile(p, {rows.tile, rows.ld_tile, row, MR, slice.block, slice.num_blocks});
 }
 
 // Rows [row, row + num_rows) of the output, whose x and accumulators are `rows`. The first row tile streams the weights

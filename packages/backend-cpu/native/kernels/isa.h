@@ -16,12 +16,10 @@
 #define TENON_INLINE inline __attribute__((always_inline))
 #define TENON_UNROLL _Pragma("GCC unroll 16")
 #define TENON_PREFETCH(address) __builtin_prefetch(address, 0, 2)  // into L2
-#define TENON_PREFETCH_TO_WRITE(address) __builtin_prefetch(address, 1)
 #else
 #define TENON_INLINE __forceinline
 #define TENON_UNROLL
 #define TENON_PREFETCH(address) ((void)(address))
-#define TENON_PREFETCH_TO_WRITE(address) ((void)(address))
 #endif
 
 namespace tenon_cpu::TENON_ISA {
