@@ -1,6 +1,6 @@
 // Tenon beside its peers on the same weights, prompts and lengths, in one run: rounds alternate between the engines, answers are
 // checked against each other, medians and ratios are printed.
-// usage: node bench/compare.mjs [--engines tenon,llama,vllm] [--rounds 3] [--threads 2] [--only prefill-512,decode-1] [--json FILE]
+// usage: node bench/compare.mjs [--engines tenon,llama,vllm,transformers] [--rounds 3] [--threads 2] [--only prefill-512,decode-1] [--json FILE]
 //        after bench/prepare.sh
 import { spawn } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -29,11 +29,16 @@ const commands = {
     [at('engines/llama.mjs'), options.gguf, options.threads, `${options.peers}/llama`],
   ],
   vllm: [`${options.peers}/vllm/bin/python`, [at('engines/vllm_engine.py'), options.folder, options.threads]],
+  transformers: [
+    `${options.peers}/convert/bin/python`,
+    [at('engines/transformers_engine.py'), options.folder, options.threads],
+  ],
 };
 const neededBy = {
   tenon: options.folder,
   llama: `${options.peers}/llama/node_modules`,
   vllm: `${options.peers}/vllm`,
+  transformers: `${options.peers}/convert`,
 };
 
 /** Starts an engine; `ask` sends one job and resolves to its answer. */
