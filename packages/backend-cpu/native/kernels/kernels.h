@@ -23,17 +23,37 @@ inline constexpr int kLanes = 16;
 // K elements that lie together in a packed matrix: pairs for bf16 (vdpbf16ps), single ones for f16 and f32.
 constexpr int PackFactor(Dtype dtype) { return dtype == Dtype::kBf16 ? 2 : 1; }
 
+// A weight held in whole numbers: element k of a row is scale * (u - Zero()) + min, where u has `bits` bits and every `group`
+// elements of K have their own scale (and min), f16. bits 0: plain numbers of a dtype.
+struct Grouping {
+  int32_t bits = 0;   // 0, 4 or 8
+  int32_t group = 0;  // 16 or 32
+  bool has_min = false;
+  constexpr int32_t Zero() const { return bits == 8 ? 128 : has_min ? 0 : 8; }
+};
+
+// A packed block of a grouped weight is a row of units of 64 elements of K (the last one padded with scale = min = 0):
+//   scales f16 [64 / group][16], mins f16 [64 / group][16] where there are any, then u:
+//   8 bits: [16][16 lanes][4 elements of K]
+//   4 bits: [8][16 lanes][4], byte j of (i, lane) holding element 8i + j in its low half and 8i + 4 + j in its high half
+inline constexpr int64_t kUnitK = 64;
+constexpr int64_t GroupedUnitBytes(const Grouping& g) {
+  return kUnitK * kLanes * g.bits / 8 + kUnitK / g.group * kLanes * (g.has_min ? 4 : 2);
+}
+
 // A weight [n, k], packed as [ceil(n / 16)][ceil(k / kr)][16][kr], kr = PackFactor(dtype), padded with zeros, 64-byte
 // aligned. `gated` matrices [2I, k] interleave blocks: block 2j holds gate rows 16j…, block 2j + 1 the up rows of the same
 // numbers (I padded to 16 in each half), n = 2I.
 struct PackedMatrix {
   const void* data;
-  Dtype dtype;
+  Dtype dtype;  // of a grouped matrix: of what it is multiplied with
   int64_t n;
   int64_t k;
+  Grouping grouping = {};
 };
 
-constexpr int64_t PackedBlockBytes(Dtype dtype, int64_t k) {
+constexpr int64_t PackedBlockBytes(Dtype dtype, int64_t k, const Grouping& grouping = {}) {
+  if (grouping.bits != 0) return (k + kUnitK - 1) / kUnitK * GroupedUnitBytes(grouping);
   const int64_t kr = PackFactor(dtype);
   return (k + kr - 1) / kr * kr * kLanes * (dtype == Dtype::kF32 ? 4 : 2);
 }
@@ -48,6 +68,32 @@ struct PackBlockParams {
   void* dst;
 };
 
+// Packs up to 16 rows of a grouped weight into one block (other lanes: zero). k is a multiple of 32.
+struct PackGroupedBlockParams {
+  const uint8_t* const* quants;   // [rows] pointers to u [k], one a byte
+  const uint16_t* const* scales;  // [rows] pointers to f16 [k / group]
+  const uint16_t* const* mins;    // likewise; null without minimums
+  int rows;
+  int64_t k;
+  Grouping grouping;
+  void* dst;
+};
+void PackGroupedBlock(const PackGroupedBlockParams& params);
+
+// Rows of x as the GEMM of a grouped weight takes them: 16-bit whole numbers with a scale for every 32 (quantize_rows.h), in
+// rows of QuantizedRowBytes(k), in the form that the instruction set wants.
+struct QuantizeRowsParams {
+  const void* x;
+  Dtype x_dtype;
+  int64_t ldx;  // elements
+  int64_t k;
+  Grouping grouping;  // of the weight
+  void* y;            // [row_end] rows of QuantizedRowBytes(k), 64-byte aligned; those of the range are written
+  int64_t row_begin, row_end;
+};
+// Three lines for 64 elements; an odd number of lines in all, so that rows do not push each other out of L1.
+constexpr int64_t QuantizedRowBytes(int64_t k) { return ((k + kUnitK - 1) / kUnitK * 3 | 1) * 64; }
+
 enum class Epilogue : int32_t {
   kStore,   // y = x·wᵀ + bias
   kAdd,     // y = residual + (x·wᵀ + bias), f32; y may alias residual
@@ -56,7 +102,8 @@ enum class Epilogue : int32_t {
 
 // y[m, n] for m in [m_begin, m_end) and packed blocks [block_begin, block_end) (pairs of blocks for kGated: block_begin
 // and block_end count output blocks of 16 columns).
-// x: [rows, k] of the weight's dtype, row stride ldx elements. y: f32, or the weight's dtype; residual f32.
+// x: [rows, k] of the weight's dtype, row stride ldx elements; of a grouped weight, [rows] as quantize_rows wrote them (row 0
+// at x; ldx unused). y: f32, or the weight's dtype; residual f32.
 // scratch: GemmScratchBytes(...) bytes of the calling thread.
 struct GemmParams {
   const void* x;
@@ -214,6 +261,7 @@ struct Kernels {
   Isa isa;
   const char* name;  // "avx512-bf16"
   void (*pack_block)(const PackBlockParams&);
+  void (*quantize_rows)(const QuantizeRowsParams&);
   void (*gemm)(const GemmParams&);
   size_t (*gemm_scratch_bytes)(int64_t max_rows, int64_t max_k);
   void (*rms_norm)(const RmsNormParams&);
