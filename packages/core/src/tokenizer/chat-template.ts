@@ -1,9 +1,10 @@
 /** Chat templates (Jinja), with the variables and the rules of transformers' `apply_chat_template`. */
-import { Environment, Interpreter, Template } from '@huggingface/jinja';
+import { Environment, Template } from '@huggingface/jinja';
 import { TenonError } from '../errors.js';
 import { expectsContentParts } from './content-format.js';
 import { stripFunctions, useStripFunctions } from './python-strip.js';
 import { strftime } from './strftime.js';
+import { BoundedInterpreter, maxRange, tooMuch, withinTime } from './template-limits.js';
 import type { ChatMessage, ChatTemplateOptions } from './types.js';
 
 type Message = Record<string, unknown>;
@@ -86,10 +87,13 @@ function checkOptions(messages: readonly ChatMessage[], options: ChatTemplateOpt
 
 function compileTemplate(source: string): CompiledTemplate {
   try {
-    const template = new Template(source);
-    useStripFunctions(template.parsed);
-    return { template, wantsParts: expectsContentParts(template.parsed) };
+    return withinTime(() => {
+      const template = new Template(source);
+      useStripFunctions(template.parsed);
+      return { template, wantsParts: expectsContentParts(template.parsed) };
+    });
   } catch (error) {
+    if (error instanceof TenonError) throw error;
     throw templateError(`the chat template is not valid Jinja: ${messageOf(error)}`, 'chat_template', error);
   }
 }
@@ -109,10 +113,12 @@ function renderTemplate(template: Template, variables: Record<string, unknown>):
       throw templateError(String(message), 'messages');
     },
   };
-  const environment = new Environment();
   try {
-    for (const [name, value] of Object.entries({ ...globals, ...variables })) environment.set(name, value);
-    return String(new Interpreter(environment).run(template.parsed).value);
+    return withinTime(() => {
+      const environment = new Environment();
+      for (const [name, value] of Object.entries({ ...globals, ...variables })) environment.set(name, value);
+      return String(new BoundedInterpreter(environment).run(template.parsed).value);
+    });
   } catch (error) {
     if (error instanceof TenonError) throw error;
     throw templateError(`the chat template failed: ${messageOf(error)}`, 'messages', error);
@@ -122,7 +128,10 @@ function renderTemplate(template: Template, variables: Record<string, unknown>):
 function pythonRange(start: number, stop?: number, step = 1): number[] {
   const [from, to] = stop === undefined ? [0, start] : [start, stop];
   const numbers: number[] = [];
-  for (let i = from; step > 0 ? i < to : step < 0 && i > to; i += step) numbers.push(i);
+  for (let i = from; step > 0 ? i < to : step < 0 && i > to; i += step) {
+    if (numbers.length >= maxRange) throw tooMuch(`asked for a range of more than ${maxRange} numbers`);
+    numbers.push(i);
+  }
   return numbers;
 }
 
