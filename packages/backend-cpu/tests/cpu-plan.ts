@@ -34,10 +34,10 @@ export async function openReference(
   checkpoint: Checkpoint,
 ): Promise<(step: PlainStep) => Outputs> {
   const weights: Float32Array[] = [];
-  for (const { parts, data, dtype } of plan.weights) {
+  for (const { parts, data, dtype, scheme } of plan.weights) {
     const pieces = await Promise.all(parts.map((part) => checkpoint.read(part)));
     const values = data ?? Float32Array.from(pieces.flatMap((piece) => Array.from(piece)));
-    weights.push(roundTo(values.slice(), dtype));
+    weights.push(scheme === undefined ? roundTo(values.slice(), dtype) : values);
   }
   const interpreter = new Interpreter(plan, weights);
   return (step) => {

@@ -5,6 +5,7 @@
 import type { Dtype } from './dtype.js';
 import type { OpName } from './ops.js';
 import type { Plan, PlanOp, TensorLocation } from './plan.js';
+import type { WeightScheme } from './weight-scheme.js';
 
 /**
  * The default export's shape of a backend package's entry point. Whatever a backend throws or rejects with is an Error whose
@@ -77,6 +78,11 @@ export interface NegotiateRequest {
     readonly op: OpName;
     readonly attrs: PlanOp['attrs'];
     readonly dtypes: readonly Dtype[];
+    /**
+     * How the operand `weight` would be held; absent: as plain numbers. Where the answer is not `native`, the weight is unpacked
+     * (the op with plain numbers is asked about too).
+     */
+    readonly weightScheme?: WeightScheme;
   }[];
 }
 export interface OpAnswer {

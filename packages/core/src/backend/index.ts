@@ -4,3 +4,4 @@ export * from './dtype.js';
 export * from './ops.js';
 export * from './plan.js';
 export * from './step.js';
+export * from './weight-scheme.js';

@@ -4,6 +4,7 @@
  */
 import { dtypes, type CheckpointDtype, type Dtype } from './dtype.js';
 import { ops, opNames, type OpName } from './ops.js';
+import type { WeightScheme } from './weight-scheme.js';
 
 /** Symbolic dimensions. T: tokens of the step, S: its sequences, L: its logit rows. */
 export const symbols = ['T', 'S', 'L'] as const;
@@ -24,8 +25,10 @@ export interface PlanWeight {
   readonly parts: readonly string[];
   /** [N, K] of a matrix, [N] of a vector. */
   readonly shape: readonly number[];
-  /** The type to hold it in (`checkpoint` values are converted with round to nearest even). */
+  /** The type to hold it in (`checkpoint` values are converted with round to nearest even), and that of what it is multiplied by. */
   readonly dtype: Dtype;
+  /** A quantized matrix that is held as grouped integers instead; all of its parts are in formats that fit into the scheme. */
+  readonly scheme?: WeightScheme;
   readonly uses: readonly WeightUse[];
   /** Values of a constant made by core (rotary frequencies). */
   readonly data?: Float32Array;

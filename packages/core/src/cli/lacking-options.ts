@@ -25,7 +25,6 @@ const lackingOptions: ReadonlyMap<string, LackingOption> = new Map([
       'all2all-backend enable-dbo distributed-timeout-seconds disable-custom-all-reduce max-parallel-loading-workers ' +
       'worker-cls worker-extension-cls enable-fault-tolerance ray-workers-use-nsight',
   ),
-  ...lack('only what the checkpoint says is served; quantization is not supported yet', 'quantization'),
   ...lack('the KV cache has the type of the model; other types are not supported yet', 'kv-cache-dtype', [
     'auto',
   ]),
@@ -182,7 +181,7 @@ export const lackingVariables: Readonly<Record<string, string>> = {
   TENON_MAX_COMPLETION_PROMPTS: 'the limit is fixed at 1024',
   TENON_CPU_KVCACHE_SPACE: 'use --kv-cache-memory-bytes',
   TENON_CPU_OMP_THREADS_BIND: 'use --num-threads; threads are pinned by themselves',
-  TENON_CPU_INT4_W4A8: 'quantization is not supported yet',
+  TENON_CPU_INT4_W4A8: 'quantized weights are computed with 16-bit activations',
   TENON_SERVER_DEV_MODE: 'there are no development routes',
   TENON_ALLOW_RUNTIME_LORA_UPDATING: 'LoRA is not supported yet',
   TENON_ALLOW_LONG_MAX_MODEL_LEN: 'use --hf-overrides to change max_position_embeddings or rope scaling',

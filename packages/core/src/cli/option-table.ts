@@ -71,6 +71,10 @@ export const optionTable: readonly OptionRow[] = [
     default: 'the model',
   }),
   model('dtype', 'text', 'type of weights and activations', { choices: dtypes, default: 'auto' }),
+  model('quantization', 'text', 'auto: compute with weights as quantized as the file; none: unpack them', {
+    choices: ['auto', 'none'],
+    default: 'auto',
+  }),
   model('max-model-len', 'integer', 'tokens of prompt and answer together; auto: what fits', {
     default: "the model's",
     words: ['auto'],
@@ -98,6 +102,11 @@ export const optionTable: readonly OptionRow[] = [
     key: 'bodyLimitBytes',
     default: '32M',
     min: 1,
+  }),
+  server('client-timeout', 'number', 'seconds to send a request in, or without reading its answer; 0: any', {
+    key: 'clientTimeoutSeconds',
+    default: '60',
+    min: 0,
   }),
   server('metrics-prefix', 'text', 'prefix of metrics; vllm for existing dashboards', { default: 'tenon' }),
   server('enable-request-id-headers', 'flag', 'answer with X-Request-Id'),

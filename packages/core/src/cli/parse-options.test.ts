@@ -153,7 +153,7 @@ describe('options of vLLM that Tenon lacks', () => {
     ['--trust_remote_code', /a model is data/],
     ['--enable-lora', /LoRA is not supported yet/],
     ['--speculative-config.method ngram', /speculative decoding/],
-    ['-q awq', /--quantization is not supported/],
+    ['-q awq', /--quantization is 'awq'; expected one of auto, none/],
     ['-O3', /--optimization-level is not supported/],
     ['--kv-cache-dtype fp8', /--kv-cache-dtype is not supported/],
     ['--ssl-keyfile x', /reverse proxy/],

@@ -6,6 +6,8 @@ import { TenonError } from '../errors.js';
 export interface EngineOptions {
   /** `auto`, `bfloat16`, `float16` (`half`), `float32` (`float`). auto: what suits checkpoint and device. */
   readonly dtype?: string;
+  /** `auto`: quantized weights are computed as the checkpoint holds them; `none`: they are unpacked to `dtype` while loading. */
+  readonly quantization?: string;
   /** Tokens of prompt and answer together. `auto` or -1: as many as fit; by default the model's own length. */
   readonly maxModelLen?: number | 'auto';
   /** Tokens per KV block; the device's preferred size by default. */
@@ -61,6 +63,7 @@ export interface EngineOptions {
 export interface EngineConfig {
   /** Undefined: auto. */
   readonly dtype: Dtype | undefined;
+  readonly unpacksWeights: boolean;
   /** Undefined: the model's own length. */
   readonly maxModelLen: number | 'auto' | undefined;
   readonly blockSize: number | undefined;
@@ -97,7 +100,7 @@ export interface EngineConfig {
 
 /** Every option's name, so that a misspelt one is an error. */
 const optionNames: readonly string[] = [
-  'dtype', 'maxModelLen', 'blockSize', 'gpuMemoryUtilization', 'kvCacheMemoryBytes', 'numGpuBlocksOverride', 'maxNumSeqs',
+  'dtype', 'quantization', 'maxModelLen', 'blockSize', 'gpuMemoryUtilization', 'kvCacheMemoryBytes', 'numGpuBlocksOverride', 'maxNumSeqs',
   'maxNumBatchedTokens', 'enablePrefixCaching', 'enableChunkedPrefill', 'longPrefillTokenThreshold', 'schedulingPolicy', 'maxNumWaitingRequests',
   'stepTimeout',
   'asyncScheduling', 'watermark', 'seed', 'maxLogprobs', 'logprobsMode', 'skipTokenizerInit', 'servedModelName', 'tokenizer',
@@ -123,6 +126,7 @@ export function parseEngineOptions(options: EngineOptions): EngineConfig {
   }
   return {
     dtype: dtypeNames[oneOf('dtype', options.dtype ?? 'auto', Object.keys(dtypeNames))],
+    unpacksWeights: oneOf('quantization', options.quantization ?? 'auto', ['auto', 'none']) === 'none',
     maxModelLen:
       options.maxModelLen === -1 || options.maxModelLen === 'auto'
         ? 'auto'

@@ -110,7 +110,8 @@ class ReferenceGroup implements DeviceGroup {
         const message = `${weight.name} has ${data.length} values; its shape [${weight.shape}] needs ${numel}`;
         throw new TenonError('config.weights-invalid', message);
       }
-      values.push(roundTo(data, weight.dtype));
+      // what a scheme holds is not rounded to dtype
+      values.push(weight.scheme === undefined ? roundTo(data, weight.dtype) : data);
       options.onProgress?.(values.length, plan.weights.length);
     }
     return new ReferenceExecutable(

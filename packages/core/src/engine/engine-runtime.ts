@@ -1,6 +1,6 @@
 /** Everything below the scheduler: chooses the device, sizes the run, loads the model, and runs the core on it. */
 import {
-  dtypeBytes, type Backend, type BackendModule, type DeviceGroup, type DeviceInfo, type Dtype, type Host, type Plan,
+  type Backend, type BackendModule, type DeviceGroup, type DeviceInfo, type Dtype, type Host, type Plan,
   type SchedulingConstraints,
 } from '../backend/index.js'; // prettier-ignore
 import { modelLength } from '../config/model-length.js';
@@ -16,7 +16,7 @@ import type { ModelConfig } from '../models/model-config.js';
 import { chooseDevice, pickDevice, type ChosenDevice } from '../plugins/choose-device.js';
 import { discoverBackends } from '../plugins/discover.js';
 import { buildPlan } from '../program/build-plan.js';
-import { explain, planBytes } from '../program/explain.js';
+import { explain, numElements, planBytes } from '../program/explain.js';
 import type { Checkpoint } from '../weights/checkpoint.js';
 import { requireTensors } from '../weights/require-tensors.js';
 import type { FromCore, ToCore } from './core-messages.js';
@@ -74,7 +74,7 @@ export async function startRuntime(
 ): Promise<Runtime> {
   const { chosen, group } = await openDevice(options, host);
   try {
-    const draft = await draftRun(options, chosen, group);
+    const draft = await draftRun(options, chosen, group, weights);
     requireTensors(weights, draft.plan.weights);
     const { plan, info } = sizeRun(options, chosen, draft);
     return await load(options, info, plan, group, weights, host, send);
@@ -95,7 +95,7 @@ export async function explainRuntime(
 ): Promise<string> {
   const { chosen, group } = await openDevice(options, host);
   try {
-    const draft = await draftRun(options, chosen, group);
+    const draft = await draftRun(options, chosen, group, weights);
     requireTensors(weights, draft.plan.weights);
     return `${draft.explanation}${whyItDoesNotFit(options, chosen, draft)}`;
   } finally {
@@ -148,12 +148,13 @@ async function draftRun(
   { config, model }: RuntimeOptions,
   { device }: ChosenDevice,
   group: DeviceGroup,
+  { locations }: ModelWeights,
 ): Promise<DraftRun> {
   const dtype = chooseDtype(config, device);
   const wantedLength = typeof config.maxModelLen === 'number' ? config.maxModelLen : modelLength(model);
   const limits = resolveStepLimits(config, group.constraints, device, wantedLength);
   const { blockSize, maxNumSeqs, maxNumBatchedTokens } = limits;
-  const { plan, negotiation } = await buildPlan(model, dtype, group, {
+  const planLimits = {
     maxTokens: maxNumBatchedTokens,
     maxSeqs: maxNumSeqs,
     maxLogitRows: maxNumBatchedTokens,
@@ -161,7 +162,14 @@ async function draftRun(
     blockSize,
     numBlocks: 1,
     vocabSize: model.vocabSize,
-  });
+  };
+  const { plan, negotiation } = await buildPlan(
+    model,
+    dtype,
+    group,
+    planLimits,
+    config.unpacksWeights ? new Map() : locations,
+  );
   const blockBytes = plan.kvLayers.reduce((sum, layer) => sum + group.kvBlockBytes(layer, blockSize), 0);
   return { plan, explanation: explain(plan, negotiation), dtype, limits, blockBytes };
 }
@@ -194,7 +202,7 @@ function sizeRun(
     stepTimeoutMs: resolveStepTimeoutMs(
       config,
       device,
-      bytes.weights / dtypeBytes[dtype],
+      plan.weights.reduce((sum, weight) => sum + numElements(weight), 0),
       limits.maxNumBatchedTokens,
     ),
     explanation,

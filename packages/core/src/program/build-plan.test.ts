@@ -1,10 +1,13 @@
 import { describe, expect, it } from 'vitest';
-import { encodePlan, ops, planMagic, type OpName, type Plan, type PlanTensor } from '../backend/index.js';
+import {
+  encodePlan, ops, planMagic, type CheckpointDtype, type DeviceGroup, type OpName, type Plan, type PlanTensor,
+  type TensorLocation, type WeightScheme,
+} from '../backend/index.js'; // prettier-ignore
 import { createReferenceBackend, type ReferenceBackendOptions } from '../conformance/index.js';
 import { TenonError } from '../errors.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { buildPlan, type BuiltPlan } from './build-plan.js';
-import { explain, explainRows, formatBytes, planBytes } from './explain.js';
+import { explain, explainRows, formatBytes, planBytes, weightBytes } from './explain.js';
 
 const config: ModelConfig = {
   architecture: 'LlamaForCausalLM',
@@ -123,6 +126,117 @@ describe('fusion', () => {
     expect(error.message).toContain('2 op(s)');
     expect(error.message).toContain('no paged kernel');
     expect(error.message).toContain('embedding (i32, bf16, f32): no gather');
+  });
+});
+
+/** Where tensors of these formats would be, by the last part of their names' stems. */
+function locationsOf(
+  formats: Readonly<Record<string, CheckpointDtype>>,
+): ReadonlyMap<string, TensorLocation> {
+  const names = ['model.embed_tokens', 'lm_head'].concat(
+    [0, 1, 2].flatMap((i) => [
+      ...['q', 'k', 'v', 'o'].map((part) => `model.layers.${i}.self_attn.${part}_proj`),
+      ...['gate', 'up', 'down'].map((part) => `model.layers.${i}.mlp.${part}_proj`),
+    ]),
+  );
+  return new Map(
+    names.map((stem) => {
+      const name = `${stem}.weight`;
+      const dtype = formats[stem.split('.').at(-1)!] ?? formats['rest'] ?? 'F32';
+      return [name, { name, file: 'model.gguf', offset: 0, sizeBytes: 0, dtype, shape: [] }];
+    }),
+  );
+}
+
+/** A device without kernels for these schemes, in these ops. */
+function groupRefusing(
+  group: DeviceGroup,
+  refuse: Partial<Record<OpName, WeightScheme>>,
+): Pick<DeviceGroup, 'negotiate' | 'constraints'> {
+  return {
+    constraints: group.constraints,
+    async negotiate(request) {
+      const { answers, batchInvariant } = await group.negotiate(request);
+      const refused = { support: 'unsupported', kernel: '', reason: 'no such kernel' } as const;
+      const isRefused = ({ op, weightScheme }: (typeof request.ops)[number]) =>
+        weightScheme !== undefined && refuse[op] === weightScheme;
+      return { batchInvariant, answers: answers.map((answer, i) => (isRefused(request.ops[i]!) ? refused : answer)) }; // prettier-ignore
+    },
+  };
+}
+
+describe('quantized weights', () => {
+  const buildPacked = async (
+    formats: Readonly<Record<string, CheckpointDtype>>,
+    refuse: Partial<Record<OpName, WeightScheme>> = {},
+    changes: Partial<ModelConfig> = {},
+  ): Promise<BuiltPlan> => {
+    const group = await createReferenceBackend().create({ log: () => {} }).open(['reference:0'], {}); // prettier-ignore
+    const wide = { ...config, hiddenSize: 256, intermediateSize: 512, headDim: 32, ...changes };
+    return buildPlan(wide, 'bf16', groupRefusing(group, refuse), limits, locationsOf(formats));
+  };
+  const schemesOf = ({ plan }: BuiltPlan): (WeightScheme | undefined)[] =>
+    plan.weights.filter(({ shape }) => shape.length === 2).map(({ scheme }) => scheme);
+
+  it('stay so where every part of a weight is quantized', async () => {
+    const built = await buildPacked({ rest: 'Q4_0', lm_head: 'BF16' });
+    expect(schemesOf(built)).toEqual([...Array.from({ length: 13 }, () => 'int4:g32'), undefined]);
+    const mixed = await buildPacked({ rest: 'Q8_0', v_proj: 'F16' });
+    const qkv = mixed.plan.weights.find(({ name }) => name.includes('{q_proj,k_proj,v_proj}'))!;
+    expect(qkv.scheme).toBeUndefined();
+    expect(schemesOf(mixed).filter((scheme) => scheme === 'int8:g32')).toHaveLength(2 + 3 * 3);
+  });
+
+  it.each([
+    [{ q_proj: 'Q4_0', rest: 'Q4_1' }, 'int4:g32:min'],
+    [{ q_proj: 'Q4_K', rest: 'Q6_K' }, 'int8:g16:min'],
+    [{ q_proj: 'Q4_0', rest: 'Q3_K' }, 'int8:g16'],
+    [{ q_proj: 'Q5_0', rest: 'Q4_0' }, 'int8:g32'],
+    [{ q_proj: 'Q5_K', rest: 'Q4_K' }, 'int8:g32:min'],
+  ] as const)('of different formats (%o) share the scheme that holds them all', async (formats, scheme) => {
+    const { plan } = await buildPacked(formats);
+    expect(plan.weights.find(({ name }) => name.includes('{q_proj'))!.scheme).toBe(scheme);
+  });
+
+  it('are unpacked where an op that reads them lacks a kernel, and the plan says why', async () => {
+    const built = await buildPacked({ rest: 'Q8_0' }, { linear_gated: 'int8:g32' });
+    const plain = built.plan.weights.filter(
+      ({ shape, scheme }) => shape.length === 2 && scheme === undefined,
+    );
+    expect(plain.map(({ uses }) => uses)).toEqual(Array.from({ length: 3 }, () => ['linear_gated']));
+    expect(countOf(built.plan, 'linear_gated')).toBe(3);
+    expect(built.negotiation.unpacked).toEqual([
+      { scheme: 'int8:g32', op: 'linear_gated', reason: 'no such kernel' },
+    ]);
+    expect(built.negotiation.answers.every(({ support }) => support === 'native')).toBe(true);
+    expect(explain(built.plan, built.negotiation)).toContain(
+      'unpacked   weights in int8:g32, for linear_gated: no such kernel',
+    );
+  });
+
+  it('are unpacked for both uses of a tied embedding if one of them cannot read them', async () => {
+    const built = await buildPacked({ rest: 'Q8_0' }, { embedding: 'int8:g32' }, { tieWordEmbeddings: true });
+    const tied = built.plan.weights.find(({ shape }) => shape[0] === 100)!;
+    expect(tied).toMatchObject({ uses: ['embedding', 'linear'] });
+    expect(tied.scheme).toBeUndefined();
+  });
+
+  it('count with the bytes of their integers, scales and minima', async () => {
+    const bytesOf = async (format: CheckpointDtype): Promise<number> => {
+      const { plan } = await buildPacked({ rest: format });
+      return weightBytes(plan.weights.find(({ uses }) => uses.includes('linear_gated'))!);
+    };
+    const elements = 2 * 512 * 256;
+    expect(await bytesOf('BF16')).toBe(2 * elements);
+    expect(await bytesOf('Q8_0')).toBe((elements / 32) * 34);
+    expect(await bytesOf('Q4_0')).toBe((elements / 32) * 18);
+    expect(await bytesOf('Q4_1')).toBe((elements / 32) * 20);
+    expect(await bytesOf('Q4_K')).toBe((elements / 32) * 20);
+    expect(await bytesOf('Q6_K')).toBe((elements / 16) * 18);
+    const built = await buildPacked({ rest: 'Q4_1' });
+    const text = explain(built.plan, built.negotiation);
+    expect(text).toContain('bf16[T, 256] int4:g32:min[1024, 256] → bf16[T, 512]');
+    expect(text).toMatch(/^weights +\S+ .iB in \d+ tensors \(int4:g32:min 99 %, f32 0\.\d+ %\)/m);
   });
 });
 

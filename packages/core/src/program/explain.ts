@@ -2,6 +2,7 @@
 import {
   dtypeBytes,
   ops,
+  weightSchemes,
   type Plan,
   type PlanOp,
   type PlanTensor,
@@ -31,9 +32,15 @@ export interface PlanBytes {
   readonly kvPerToken: number;
 }
 
-/** Bytes of a weight as the plan holds it. */
-export function weightBytes({ shape, dtype }: PlanWeight): number {
-  return shape.reduce((product, dim) => product * dim, dtypeBytes[dtype]);
+export const numElements = ({ shape }: PlanWeight): number =>
+  shape.reduce((product, dim) => product * dim, 1);
+
+/** Bytes of a weight as the plan holds it, without the layout's padding. */
+export function weightBytes(weight: PlanWeight): number {
+  if (weight.scheme === undefined) return numElements(weight) * dtypeBytes[weight.dtype];
+  const { bits, groupSize, hasMin } = weightSchemes[weight.scheme];
+  const bytesOfGroup = (groupSize * bits) / 8 + dtypeBytes.f16 * (hasMin ? 2 : 1);
+  return (numElements(weight) / groupSize) * bytesOfGroup;
 }
 
 export function planBytes(plan: Plan): PlanBytes {
@@ -71,12 +78,14 @@ export function explainRows(plan: Plan, negotiation: PlanNegotiation): ExplainRo
   return [...rows.values()];
 }
 
-function describeShapes({ tensors }: Plan, op: PlanOp): string {
+function describeShapes({ tensors, weights }: Plan, op: PlanOp): string {
+  const describe = (tensor: PlanTensor): string =>
+    formatType(tensor, tensor.kind === 'weight' ? weights[tensor.weight]!.scheme : undefined);
   const shown = (ids: readonly number[]): string =>
     ids
       .map((id) => tensors[id])
       .filter((tensor) => tensor !== undefined && tensor.kind !== 'input' && tensor.kind !== 'state')
-      .map((tensor) => formatType(tensor!))
+      .map((tensor) => describe(tensor!))
       .join(' ');
   return [shown(op.inputs), shown(op.outputs)].filter((side) => side !== '').join(' → ');
 }
@@ -101,17 +110,34 @@ export function explain(plan: Plan, negotiation: PlanNegotiation): string {
   return [...alignColumns(table), '', ...summary(plan, negotiation)].join('\n');
 }
 
-function summary(plan: Plan, { declined, batchInvariant }: PlanNegotiation): string[] {
+function summary(plan: Plan, { declined, unpacked, batchInvariant }: PlanNegotiation): string[] {
   const bytes = planBytes(plan);
   const { limits } = plan;
   const tile = plan.segments.find((segment) => segment.tile !== undefined)?.tile;
   return [
-    `weights    ${formatBytes(bytes.weights)} in ${plan.weights.length} tensors; one decode step reads ${formatBytes(bytes.weightsReadPerStep)}`,
+    `weights    ${formatBytes(bytes.weights)} in ${plan.weights.length} tensors (${heldAs(plan)}); one decode step reads ${formatBytes(bytes.weightsReadPerStep)}`,
     `arena      ${formatBytes(bytes.arena)} for steps of up to ${limits.maxTokens} tokens${tile ? `, logits in tiles of ${tile} rows` : ''}`,
     `KV cache   ${formatBytes(bytes.kvPerToken)} per token in ${plan.kvLayers.length} layers; blocks of ${limits.blockSize} tokens`,
     `results    ${batchInvariant ? 'do not depend on the batch' : 'may depend on the batch'}`,
     ...declined.map(({ op, reason }) => `not fused  ${op}: ${reason}`),
+    ...unpacked.map(({ scheme, op, reason }) => `unpacked   weights in ${scheme}, for ${op}: ${reason}`),
   ];
+}
+
+/** What the matrices are held as, most bytes first: `int4:g32:min 85 %, bf16 15 %`. */
+function heldAs({ weights }: Plan): string {
+  const bytes = new Map<string, number>();
+  for (const weight of weights) {
+    const held = weight.scheme ?? weight.dtype;
+    bytes.set(held, (bytes.get(held) ?? 0) + weightBytes(weight));
+  }
+  const total = [...bytes.values()].reduce((sum, value) => sum + value, 0);
+  const share = (value: number): string =>
+    value === total ? '' : ` ${((100 * value) / total).toPrecision(2)} %`;
+  return [...bytes]
+    .toSorted(([, a], [, b]) => b - a)
+    .map(([held, value]) => `${held}${share(value)}`)
+    .join(', ');
 }
 
 /** 1536 → `1.5 KiB`. */

@@ -71,7 +71,7 @@ const fuseQkv: Pattern = (graph, kvWrite, accepts) => {
       eps: q.norm?.attrs.eps ?? 0,
     },
   };
-  if (!accepts(signatureOf(graph.values, fusedOp))) return undefined;
+  if (!accepts(signatureOf(graph, fusedOp))) return undefined;
   const linear = graph.joinLinears([q.linear, k.linear, v]);
   if (linear === undefined) return undefined;
   const swallowed = [q.linear, q.norm, q.rope, k.linear, k.norm, k.rope, v, kvWrite];
@@ -104,7 +104,7 @@ const fuseGated: Pattern = (graph, gatedAct, accepts) => {
     outputs: gatedAct.outputs,
     attrs: gatedAct.attrs,
   };
-  if (!accepts(signatureOf(graph.values, fusedOp))) return undefined;
+  if (!accepts(signatureOf(graph, fusedOp))) return undefined;
   const joined = graph.joinLinears([gate, up]);
   return joined && { removed: [gate, up, gatedAct], added: [{ ...fusedOp, inputs: joined.inputs }] };
 };
@@ -121,7 +121,7 @@ const fuseAdd: Pattern = (graph, add, accepts) => {
       outputs: add.outputs,
       attrs: {},
     };
-    if (accepts(signatureOf(graph.values, fusedOp))) return { removed: [linear, add], added: [fusedOp] };
+    if (accepts(signatureOf(graph, fusedOp))) return { removed: [linear, add], added: [fusedOp] };
   }
   return undefined;
 };

@@ -1,5 +1,6 @@
 /** A Program being rewritten: who makes and who reads each value. */
 import type { Program, ProgramOp, ProgramValue, ProgramWeight } from './program.js';
+import { joinSchemes } from './weight-schemes.js';
 
 /** `added` takes the place of the last of `removed`; the inputs of all of them are there by then. */
 export interface Rewrite {
@@ -10,7 +11,7 @@ export interface Rewrite {
 export class Graph {
   readonly #program: Program;
   readonly values: ProgramValue[];
-  readonly #weights: ProgramWeight[];
+  readonly weights: ProgramWeight[];
   #ops: readonly ProgramOp[];
   readonly #producers = new Map<number, ProgramOp>();
   readonly #users = new Map<number, ProgramOp[]>();
@@ -18,7 +19,7 @@ export class Graph {
   constructor(program: Program) {
     this.#program = program;
     this.values = [...program.values];
-    this.#weights = [...program.weights];
+    this.weights = [...program.weights];
     this.#ops = program.ops;
     this.#index();
   }
@@ -28,7 +29,7 @@ export class Graph {
   }
 
   toProgram(): Program {
-    return { ...this.#program, values: this.values, weights: this.#weights, ops: this.#ops };
+    return { ...this.#program, values: this.values, weights: this.weights, ops: this.#ops };
   }
 
   usersOf(value: number): readonly ProgramOp[] {
@@ -68,14 +69,14 @@ export class Graph {
   /** Whether the value is a checkpoint's weight that one op alone reads, so that joining it leaves no second copy. */
   #isJoinable(id: number): boolean {
     const value = this.values[id]!;
-    const isWeight = value.kind === 'weight' && this.#weights[value.weight]!.data === undefined;
+    const isWeight = value.kind === 'weight' && this.weights[value.weight]!.data === undefined;
     return isWeight && this.usersOf(id).length === 1;
   }
 
   #joinWeights(ids: readonly number[]): number {
     const weights = ids.map((id) => {
       const value = this.values[id]!;
-      return this.#weights[value.kind === 'weight' ? value.weight : -1]!;
+      return this.weights[value.kind === 'weight' ? value.weight : -1]!;
     });
     const rows = weights.reduce((sum, weight) => sum + weight.shape[0]!, 0);
     const joined: ProgramWeight = {
@@ -83,8 +84,9 @@ export class Graph {
       parts: weights.flatMap((weight) => weight.parts),
       shape: [rows, ...weights[0]!.shape.slice(1)],
       dtype: weights[0]!.dtype,
+      scheme: joinSchemes(weights.map((weight) => weight.scheme)),
     };
-    const number = this.#weights.push(joined) - 1;
+    const number = this.weights.push(joined) - 1;
     const value: ProgramValue = { kind: 'weight', weight: number, dtype: joined.dtype, dims: joined.shape };
     return this.values.push(value) - 1;
   }

@@ -2,7 +2,7 @@
 import {
   dtypeBytes, dtypes, opNames, ops, planHeaderWords, planMagic, planTensorWords, planVersion, resultHeaderWords, rowMode,
   stepHeader, stepHeaderWords, stepInputs, stepMagic, stepRegionNames, stepRegions, stepVersion, symbols, tensorKinds,
-  weightUses,
+  weightSchemeNames, weightSchemes, weightUses,
 } from '../backend/index.js'; // prettier-ignore
 
 const pascal = (name: string): string =>
@@ -34,6 +34,12 @@ const attrRow = (name: (typeof opNames)[number]): string =>
   `    {${Object.entries(ops[name].attrs)
     .map(([attr, type]) => `{"${attr}", ${type === 'f'}}`)
     .join(', ')}},`;
+
+/** A row of `kWeightSchemes`. */
+const schemeRow = (name: (typeof weightSchemeNames)[number]): string => {
+  const { bits, groupSize, hasMin, zero } = weightSchemes[name];
+  return `    {"${name}", ${bits}, ${groupSize}, ${hasMin}, ${zero}},`;
+};
 
 /** The header's whole text. Checked in; a test fails when it is stale. */
 export function renderSchemaHeader(): string {
@@ -96,6 +102,25 @@ struct AttrInfo {
 inline constexpr int32_t kMaxOpAttrs = 8;
 inline constexpr AttrInfo kOpAttrs[kNumOps][kMaxOpAttrs] = {
 ${opNames.map(attrRow).join('\n')}
+};
+
+/**
+ * How matrices are held: as numbers of their dtype (kNone), or as grouped integers u of \`bits\` bits, where an element of group
+ * g is scale[g] * (u - zero) + min[g], with f16 scales and minima.
+ */
+${enumOf(
+  'WeightScheme',
+  ['none', ...weightSchemeNames].map((name) => name.replaceAll(':', '_')),
+)}
+struct WeightSchemeInfo {
+  const char* name;
+  int32_t bits, group_size;
+  bool has_min;
+  int32_t zero;
+};
+inline constexpr WeightSchemeInfo kWeightSchemes[] = {
+    {"none", 0, 0, false, 0},
+${weightSchemeNames.map(schemeRow).join('\n')}
 };
 
 inline constexpr const char* kDtypeNames[] = {${dtypes.map((dtype) => `"${dtype}"`).join(', ')}};

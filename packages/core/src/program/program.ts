@@ -1,5 +1,13 @@
 /** The Program: what a model file records once, with symbolic numbers of rows. Made by GraphBuilder, changed by passes only. */
-import type { Dim, Dtype, OpName, PlanKvLayer, PlanWeight, StepInput } from '../backend/index.js';
+import type {
+  Dim,
+  Dtype,
+  OpName,
+  PlanKvLayer,
+  PlanWeight,
+  StepInput,
+  WeightScheme,
+} from '../backend/index.js';
 
 /** A weight as a model sees it; how it is used (and so laid out) follows from the ops that read it. */
 export type ProgramWeight = Omit<PlanWeight, 'uses'>;
@@ -39,7 +47,7 @@ export interface Program {
   readonly outputs: readonly number[];
 }
 
-/** `f32[T, 64]`, for messages and `tenon explain`. */
-export function formatType({ dtype, dims }: Typed): string {
-  return `${dtype}[${dims.join(', ')}]`;
+/** `f32[T, 64]`, for messages and `tenon explain`; a weight's scheme stands for its type. */
+export function formatType({ dtype, dims }: Typed, scheme?: WeightScheme): string {
+  return `${scheme ?? dtype}[${dims.join(', ')}]`;
 }

@@ -138,7 +138,7 @@ class GroupObject final : public StateObject<GroupObject, GroupState> {
     std::vector<OpQuery> queries;
     if (!CheckOpen(env)) return env.Undefined();
     if (!info[0].IsObject() || !ReadArray(info[0].As<Napi::Object>().Get("ops"), &queries, ReadOpQuery))
-      return ThrowBadArgument(env, "negotiate({ ops: [{ op, attrs, dtypes }] })");
+      return ThrowBadArgument(env, "negotiate({ ops: [{ op, attrs, dtypes, weightScheme? }] })");
     auto answers = Napi::Array::New(env, queries.size());
     for (size_t i = 0; i < queries.size(); ++i)
       answers.Set(static_cast<uint32_t>(i), ToValue(env, state_->device().Negotiate(queries[i])));

@@ -51,6 +51,7 @@ struct OpQuery {
   OpId op;
   std::array<int32_t, kMaxOpAttrs> attr_words{};
   std::vector<Dtype> dtypes;  // of the operands, in no particular order
+  WeightScheme weight_scheme = WeightScheme::kNone;  // of the operand `weight`
 
   template <typename Attrs>
   const Attrs& attrs() const {

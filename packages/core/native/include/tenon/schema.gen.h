@@ -192,6 +192,36 @@ inline constexpr AttrInfo kOpAttrs[kNumOps][kMaxOpAttrs] = {
     {{"layer", false}, {"numHeads", false}, {"numKvHeads", false}, {"headDim", false}, {"rotaryDim", false}, {"interleaved", false}, {"eps", true}},
 };
 
+/**
+ * How matrices are held: as numbers of their dtype (kNone), or as grouped integers u of `bits` bits, where an element of group
+ * g is scale[g] * (u - zero) + min[g], with f16 scales and minima.
+ */
+enum class WeightScheme : int32_t {
+  kNone = 0,
+  kInt8G32 = 1,
+  kInt8G32Min = 2,
+  kInt8G16 = 3,
+  kInt8G16Min = 4,
+  kInt4G32 = 5,
+  kInt4G32Min = 6,
+};
+
+struct WeightSchemeInfo {
+  const char* name;
+  int32_t bits, group_size;
+  bool has_min;
+  int32_t zero;
+};
+inline constexpr WeightSchemeInfo kWeightSchemes[] = {
+    {"none", 0, 0, false, 0},
+    {"int8:g32", 8, 32, false, 128},
+    {"int8:g32:min", 8, 32, true, 128},
+    {"int8:g16", 8, 16, false, 128},
+    {"int8:g16:min", 8, 16, true, 128},
+    {"int4:g32", 4, 32, false, 8},
+    {"int4:g32:min", 4, 32, true, 0},
+};
+
 inline constexpr const char* kDtypeNames[] = {"f32", "bf16", "f16", "i32", "state"};
 inline constexpr int32_t kDtypeBytes[] = {4, 2, 2, 4, 0};
 inline constexpr const char* kWeightUseNames[] = {"linear", "linear_gated", "embedding", "vector"};

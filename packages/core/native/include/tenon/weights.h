@@ -28,7 +28,8 @@ struct WeightRequest {
   std::string name;
   std::vector<WeightPart> parts;  // concatenated along dimension 0; empty for a constant
   std::vector<int64_t> shape;     // [N, K] or [N]
-  Dtype dtype = Dtype::kF32;      // the type to hold it in
+  Dtype dtype = Dtype::kF32;      // the type to hold it in, and that of what it is multiplied by
+  WeightScheme scheme = WeightScheme::kNone;  // grouped integers instead of `dtype`; every part's format fits into it
   uint32_t uses = 0;              // bits of WeightUse
   std::vector<float> data;        // values of a constant
 

@@ -5,6 +5,7 @@
 #include <napi.h>
 
 #include <cstring>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -99,6 +100,19 @@ inline bool ReadFloats(const Napi::Value& value, std::vector<float>* out) {
   return true;
 }
 
+// The name of a weight scheme; absent: none.
+inline bool ReadScheme(const Napi::Value& value, WeightScheme* out) {
+  if (value.IsUndefined()) return true;
+  std::string name;
+  if (!Read(value, &name)) return false;
+  for (size_t i = 0; i < std::size(kWeightSchemes); ++i) {
+    if (name != kWeightSchemes[i].name) continue;
+    *out = static_cast<WeightScheme>(i);
+    return true;
+  }
+  return false;
+}
+
 // A `PlanWeight` whose parts are `TensorLocation`s.
 inline bool ReadWeight(const Napi::Value& value, WeightRequest* weight) {
   if (!value.IsObject()) return false;
@@ -107,6 +121,7 @@ inline bool ReadWeight(const Napi::Value& value, WeightRequest* weight) {
   const bool ok =
       Read(object.Get("name"), &weight->name) && ReadArray(object.Get("parts"), &weight->parts, ReadWeightPart) &&
       ReadShape(object.Get("shape"), &weight->shape) && ReadName(object.Get("dtype"), kDtypeNames, &weight->dtype) &&
+      ReadScheme(object.Get("scheme"), &weight->scheme) &&
       ReadArray(object.Get("uses"), &uses,
                 [](const Napi::Value& use, WeightUse* out) { return ReadName(use, kWeightUseNames, out); }) &&
       ReadFloats(object.Get("data"), &weight->data);
@@ -157,7 +172,8 @@ inline bool ReadOpQuery(const Napi::Value& value, OpQuery* query) {
   const auto object = value.As<Napi::Object>();
   return ReadOpId(object.Get("op"), &query->op) && ReadAttrs(object.Get("attrs"), query) &&
          ReadArray(object.Get("dtypes"), &query->dtypes,
-                   [](const Napi::Value& dtype, Dtype* out) { return ReadName(dtype, kDtypeNames, out); });
+                   [](const Napi::Value& dtype, Dtype* out) { return ReadName(dtype, kDtypeNames, out); }) &&
+         ReadScheme(object.Get("weightScheme"), &query->weight_scheme);
 }
 
 inline bool ReadOpenOptions(const Napi::Value& ids, const Napi::Value& options, OpenOptions* out) {
