@@ -16,6 +16,9 @@ export const errorCodes = {
   'request.model-not-found': 'request',
   'request.unauthorized': 'request',
   'request.not-found': 'request',
+  'request.too-large': 'request',
+  'request.timeout': 'request',
+  'request.invalid-http': 'request',
   'request.aborted': 'request',
 
   'config.invalid-option': 'config',

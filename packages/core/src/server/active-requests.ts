@@ -2,6 +2,7 @@
 import type { FastifyInstance } from 'fastify';
 
 import { TenonError } from '../errors.js';
+import { onAnswerEnd } from './answer-end.js';
 import type { ServerContext } from './server-context.js';
 
 declare module 'fastify' {
@@ -19,12 +20,8 @@ export function registerActiveRequests(app: FastifyInstance, { state }: ServerCo
       throw new TenonError('capacity.shutting-down', 'the server is shutting down; retry elsewhere');
     }
     state.numActiveRequests += 1;
-    let isOver = false;
-    const over = (): void => {
-      if (isOver) return;
-      isOver = true;
+    onAnswerEnd(reply, () => {
       state.numActiveRequests -= 1;
-    };
-    reply.raw.once('finish', over).once('close', over);
+    });
   });
 }

@@ -4,13 +4,14 @@ import fastify, { type FastifyInstance } from 'fastify';
 import type { Engine } from '../engine/types.js';
 import { registerActiveRequests } from './active-requests.js';
 import { registerAuth } from './auth.js';
-import { registerErrorHandlers } from './error-response.js';
+import { connectionLimits, registerSlowReaders } from './connection-limits.js';
+import { registerErrorHandlers, sendError } from './error-response.js';
 import { newRequestId, requestIdHeader } from './generation/request-id.js';
 import { registerLazyValidators } from './lazy-validators.js';
 import { ServerMetrics } from './metrics/server-metrics.js';
 import { registerOpenApi } from './openapi.js';
 import { registerBodyRules, schemaError } from './read-body.js';
-import { RequestLog } from './request-log.js';
+import { childLogger, RequestLog } from './request-log.js';
 import { detokenizeRoute } from './routes/detokenize.js';
 import { healthRoutes } from './routes/health.js';
 import { loadRoute } from './routes/load.js';
@@ -39,11 +40,14 @@ export async function createApp({ engine, options: given = {} }: CreateAppOption
   const options = completeServerOptions(given, engine.info.modelName);
   const context = createServerContext(engine, options);
   const app = fastify({
+    ...connectionLimits(options.clientTimeoutSeconds, options.logger),
     ...(options.logger === undefined ? {} : { loggerInstance: options.logger }),
     logController: new RequestLog({ disableRequestLogging: !options.logRequests }),
     bodyLimit: options.bodyLimitBytes,
     requestIdHeader,
     genReqId: newRequestId,
+    childLoggerFactory: childLogger(options.enableRequestIdHeaders),
+    frameworkErrors: (error, _request, reply) => sendError(reply, error),
     routerOptions: { maxParamLength: 1024 },
     schemaErrorFormatter: schemaError,
     forceCloseConnections: 'idle',
@@ -53,6 +57,7 @@ export async function createApp({ engine, options: given = {} }: CreateAppOption
   app.decorate('tenon', context);
   registerErrorHandlers(app);
   await registerCors(app, options);
+  registerSlowReaders(app, options.clientTimeoutSeconds);
   registerAuth(app, options.apiKeys);
   registerRequestIds(app, options);
   registerActiveRequests(app, context);

@@ -1,16 +1,20 @@
-/** Bearer keys: `Authorization: Bearer <key>` on every route but the open ones. */
+/** Bearer keys: `Authorization: Bearer <key>` on every route but those that declare themselves open. */
 import { createHash, timingSafeEqual } from 'node:crypto';
 
 import type { FastifyInstance } from 'fastify';
 
-const openPaths: ReadonlySet<string> = new Set(['/health', '/ping', '/version', '/metrics']);
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Whether the route answers without a key. */
+    open?: boolean;
+  }
+}
 
 export function registerAuth(app: FastifyInstance, apiKeys: readonly string[]): void {
   if (apiKeys.length === 0) return;
   const digests = apiKeys.map(digest);
   app.addHook('onRequest', async (request, reply) => {
-    const path = request.url.split('?', 1)[0] ?? '';
-    if (request.method === 'OPTIONS' || openPaths.has(path)) return;
+    if (request.method === 'OPTIONS' || request.routeOptions.config.open === true) return;
     if (isAuthorized(request.headers.authorization, digests)) return;
     return reply.code(401).header('www-authenticate', 'Bearer').send({ error: 'Unauthorized' });
   });

@@ -33,6 +33,9 @@ const byCode: Partial<Record<ErrorCode, StatusAndType>> = {
   'request.invalid-body': { status: 400, type: 'Bad Request' },
   'request.model-not-found': { status: 404, type: 'NotFoundError' },
   'request.not-found': { status: 404, type: 'Not Found' },
+  'request.too-large': { status: 413, type: 'Payload Too Large' },
+  'request.timeout': { status: 408, type: 'Request Timeout' },
+  'request.invalid-http': { status: 400, type: 'Bad Request' },
   'capacity.queue-full': { status: 429, type: 'TooManyRequestsError' },
 };
 
@@ -55,17 +58,11 @@ function withoutPaths(message: string): string {
 
 export function sendError(reply: FastifyReply, thrown: unknown): FastifyReply {
   const error = httpError(thrown);
-  const status = clientStatus(thrown) ?? errorStatus(error);
+  const status = errorStatus(error);
   if (error.kind === 'capacity') {
     reply.header('retry-after', String(Math.ceil(error.retryAfterSeconds ?? defaultRetryAfterSeconds)));
   }
   return reply.code(status).send(errorBody(error, status));
-}
-
-/** Fastify's own statuses that stand as they are; its others become 400. */
-function clientStatus(thrown: unknown): number | undefined {
-  const status = (thrown as FastifyError | undefined)?.statusCode;
-  return status === 413 || status === 405 ? status : undefined;
 }
 
 /** Errors of fastify (broken JSON, wrong content type, too large a body) and of anyone else, as a TenonError. */
@@ -82,7 +79,8 @@ export function httpError(thrown: unknown): TenonError {
   if (code === 'FST_ERR_CTP_EMPTY_JSON_BODY') {
     return new TenonError('request.invalid-body', 'the body is empty; send a JSON object');
   }
-  if (statusCode === 413) return new TenonError('request.invalid-body', `${message} (see --max-body-size)`);
+  if (statusCode === 413) return new TenonError('request.too-large', `${message} (see --max-body-size)`);
+  if (code === 'FST_ERR_BAD_URL') return new TenonError('request.invalid-http', message);
   return new TenonError('request.invalid-body', `the request cannot be read: ${message}`);
 }
 

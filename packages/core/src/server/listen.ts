@@ -21,11 +21,14 @@ export async function checkAddress(address: Address): Promise<void> {
   await once(server, 'close');
 }
 
+/** Connections that may wait to be accepted: thousands may come at once. The system may cap it. */
+const backlog = 4096;
+
 /** The URL that clients use. */
 export async function listen(app: FastifyInstance, address: Address): Promise<string> {
   try {
     return clientUrl(
-      await app.listen({ ...address, listenTextResolver: (url) => `listening at ${url}` }),
+      await app.listen({ ...address, backlog, listenTextResolver: (url) => `listening at ${url}` }),
       address,
     );
   } catch (error) {

@@ -44,6 +44,14 @@ export function schemaError(errors: FastifySchemaValidationError[]): Error {
 const maxDescribedLength = 60;
 
 function describe(value: unknown): string {
-  const json = JSON.stringify(value) ?? 'nothing';
+  const json = tryStringify(value);
   return json.length > maxDescribedLength ? `${json.slice(0, maxDescribedLength)}…` : json;
+}
+
+function tryStringify(value: unknown): string {
+  try {
+    return JSON.stringify(value) ?? 'nothing';
+  } catch {
+    return 'a value that nests too deep';
+  }
 }

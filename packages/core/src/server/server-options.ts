@@ -28,6 +28,8 @@ export interface ServerOptions {
   readonly disableDocs: boolean;
   readonly metricsPrefix: string;
   readonly bodyLimitBytes: number;
+  /** Seconds that a client may take to send a request, or to read any more of its answer; 0: for ever. */
+  readonly clientTimeoutSeconds: number;
   /** Prompts in one completion request. */
   readonly maxNumPrompts: number;
   /** Tensor parallelism, for the system fingerprint. */
@@ -58,6 +60,7 @@ export function completeServerOptions(options: Partial<ServerOptions>, modelName
     disableDocs: options.disableDocs ?? false,
     metricsPrefix: options.metricsPrefix ?? 'tenon',
     bodyLimitBytes: options.bodyLimitBytes ?? 32 * 1024 * 1024,
+    clientTimeoutSeconds: options.clientTimeoutSeconds ?? 60,
     maxNumPrompts: options.maxNumPrompts ?? 1024,
     parallelism: options.parallelism ?? 'tp1',
     logger: options.logger,

@@ -4,13 +4,14 @@ import { setMaxListeners } from 'node:events';
 import type { FastifyReply } from 'fastify';
 
 import { TenonError } from '../../errors.js';
+import { onAnswerEnd } from '../answer-end.js';
 
 export function clientController(reply: FastifyReply): AbortController {
   const controller = new AbortController();
   // One listener per prompt of the request.
   setMaxListeners(0, controller.signal);
-  reply.raw.once('close', () => {
-    if (reply.raw.writableFinished) return;
+  onAnswerEnd(reply, (isComplete) => {
+    if (isComplete) return;
     controller.abort(new TenonError('request.aborted', 'the client closed the connection'));
   });
   return controller;

@@ -4,16 +4,20 @@ import { TenonError } from '../../errors.js';
 import { errorBody } from '../error-response.js';
 import type { ServerContext } from '../server-context.js';
 
-/** /health and SageMaker's /ping: 200 and nothing, or 503 and why. */
+/** /health and SageMaker's /ping, for which no key is asked: 200 and nothing, or 503 and why. */
 export function healthRoutes(app: FastifyInstance, context: ServerContext): void {
   const handler = async (_request: unknown, reply: FastifyReply): Promise<FastifyReply> => {
     const problem = healthProblem(context);
     return problem === undefined ? reply.code(200).send() : reply.code(503).send(errorBody(problem, 503));
   };
-  const schema = { summary: 'Whether the server can take requests', tags: ['server'] };
-  app.get('/health', { schema, logLevel: 'warn', handler });
-  app.get('/ping', { schema, logLevel: 'warn', handler });
-  app.post('/ping', { schema, logLevel: 'warn', handler });
+  const options = {
+    schema: { summary: 'Whether the server can take requests', tags: ['server'] },
+    logLevel: 'warn' as const,
+    config: { open: true },
+  };
+  app.get('/health', { ...options, handler });
+  app.get('/ping', { ...options, handler });
+  app.post('/ping', { ...options, handler });
 }
 
 function healthProblem({ engine, state }: ServerContext): TenonError | undefined {
