@@ -20,6 +20,7 @@ export const errorCodes = {
   'request.timeout': 'request',
   'request.invalid-http': 'request',
   'request.aborted': 'request',
+  'request.benchmark-failed': 'request',
 
   'config.invalid-option': 'config',
   'config.invalid-environment': 'config',

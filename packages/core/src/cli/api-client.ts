@@ -14,6 +14,12 @@ interface ErrorAnswer {
   readonly error?: string | { readonly message?: string; readonly tenon_code?: string };
 }
 
+export interface ModelCard {
+  readonly id: string;
+  /** Tokens of prompt and answer; not all servers say it. */
+  readonly max_model_len?: number;
+}
+
 export class ApiClient {
   /** `http://host:port/v1` */
   readonly url: string;
@@ -29,9 +35,13 @@ export class ApiClient {
 
   /** Names of the served models. Throws `config.server-unreachable` where nobody answers. */
   async models(signal?: AbortSignal): Promise<string[]> {
+    return (await this.modelCards(signal)).map(({ id }) => id);
+  }
+
+  async modelCards(signal?: AbortSignal): Promise<ModelCard[]> {
     const response = await this.#fetch('/models', { signal });
-    const { data } = (await response.json()) as { data?: { id: string }[] };
-    return (data ?? []).map(({ id }) => id);
+    const { data } = (await response.json()) as { data?: ModelCard[] };
+    return data ?? [];
   }
 
   /** The chunks of a streamed answer, until [DONE]; an error event is thrown. */

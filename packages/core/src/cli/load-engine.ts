@@ -35,7 +35,7 @@ export async function explainEngine(
   );
 }
 
-async function withProgress<T>(log: Log, work: (host: EngineHost) => Promise<T>): Promise<T> {
+export async function withProgress<T>(log: Log, work: (host: EngineHost) => Promise<T>): Promise<T> {
   const progress = process.stderr.isTTY ? await createProgress() : undefined;
   try {
     return await work({

@@ -11,6 +11,8 @@ interface Subcommand {
   readonly summary: string;
   /** Whether it takes the options of vLLM's `serve`, with their short forms and `--config`. */
   readonly takesServeOptions: boolean;
+  /** Whether it has subcommands itself. */
+  readonly isGroup?: boolean;
   readonly load: () => Promise<Command>;
 }
 
@@ -38,6 +40,13 @@ const subcommands: readonly Subcommand[] = [
     summary: 'show how a model runs: ops, kernels, bytes and reasons',
     takesServeOptions: true,
     load: async () => (await import('./explain.js')).explainCommand(),
+  },
+  {
+    name: 'bench',
+    summary: 'measure latency, throughput, start, or a running server',
+    takesServeOptions: true,
+    isGroup: true,
+    load: async () => (await import('./bench.js')).benchCommand(),
   },
   {
     name: 'doctor',
@@ -76,9 +85,10 @@ async function run(argv: readonly string[]): Promise<void> {
   const chosen = subcommands.find(({ name, aliases }) => name === first || aliases?.includes(first));
   if (chosen === undefined && first !== '' && !first.startsWith('-')) throw unknownCommand(first);
   const program = await buildProgram(chosen);
-  const rest = argv.slice(1);
+  const numNames = chosen === undefined ? 0 : chosen.isGroup === true ? 2 : 1;
+  const rest = argv.slice(numNames);
   const normalized = chosen?.takesServeOptions === true ? normalizeArguments(rest) : rest;
-  await program.parseAsync(chosen === undefined ? [...argv] : [first, ...normalized], { from: 'user' });
+  await program.parseAsync([...argv.slice(0, numNames), ...normalized], { from: 'user' });
 }
 
 function unknownCommand(name: string): TenonError {
@@ -98,13 +108,13 @@ async function buildProgram(chosen: Subcommand | undefined): Promise<Command> {
     program.addCommand(command.summary(subcommand.summary).aliases(subcommand.aliases ?? []));
   }
   quiet(program);
-  for (const command of program.commands) quiet(command);
   return program.action(() => program.help());
 }
 
-/** Commander reports by throwing; `main` prints. */
+/** Commander reports by throwing; `main` prints. Also for the command's own subcommands. */
 function quiet(command: Command): void {
   command.exitOverride().configureOutput({ writeErr: () => {} });
+  for (const subcommand of command.commands) quiet(subcommand);
 }
 
 /** Undefined: commander has shown help or the version. */
