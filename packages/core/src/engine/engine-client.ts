@@ -104,7 +104,7 @@ export class EngineClient implements Engine {
     this.#link = link;
     this.#coreStats = {
       numRunning: 0, numWaiting: 0, numFreeBlocks: options.info.numBlocks, numUsedBlocks: 0, numPreemptionsTotal: 0,
-      prefixCacheQueriesTotal: 0, prefixCacheHitsTotal: 0, numStepsTotal: 0, numStepsInFlight: 0,
+      numPreemptedEndsTotal: 0, prefixCacheQueriesTotal: 0, prefixCacheHitsTotal: 0, numStepsTotal: 0, numStepsInFlight: 0,
     }; // prettier-ignore
     this.#visitor = {
       started: (id, scheduledMs, numCachedTokens) => this.#started(id, scheduledMs, numCachedTokens),

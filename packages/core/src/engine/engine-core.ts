@@ -50,6 +50,7 @@ export class EngineCore {
   #oldest = 0;
   #numInFlight = 0;
   #numSteps = 0;
+  #numPreemptedEnds = 0;
   #isWakeUpDue = false;
   #isPumping = false;
   #dead: TenonError | undefined = undefined;
@@ -166,6 +167,7 @@ export class EngineCore {
     for (let i = sequenceIds.length - 1; i >= 0; i--) {
       const sequence = this.#sequences.get(sequenceIds[i]!);
       if (sequence === undefined) continue;
+      if (sequence.state === 'waiting' && sequence.hasStarted) this.#numPreemptedEnds++;
       this.#sequences.delete(sequence.id);
       this.#scheduler.end(sequence);
     }
@@ -262,6 +264,7 @@ export class EngineCore {
       numFreeBlocks: this.#kv.numFreeBlocks,
       numUsedBlocks: this.#kv.numUsedBlocks,
       numPreemptionsTotal: counters.numPreemptions,
+      numPreemptedEndsTotal: this.#numPreemptedEnds,
       prefixCacheQueriesTotal: counters.prefixCacheQueries,
       prefixCacheHitsTotal: counters.prefixCacheHits,
       numStepsTotal: this.#numSteps,

@@ -9,8 +9,8 @@ import type { EndReason } from '../scheduler/scheduler.js';
 import type { Logprob } from './types.js';
 
 export const coreStatNames = [
-  'numRunning', 'numWaiting', 'numFreeBlocks', 'numUsedBlocks', 'numPreemptionsTotal', 'prefixCacheQueriesTotal',
-  'prefixCacheHitsTotal', 'numStepsTotal', 'numStepsInFlight',
+  'numRunning', 'numWaiting', 'numFreeBlocks', 'numUsedBlocks', 'numPreemptionsTotal', 'numPreemptedEndsTotal',
+  'prefixCacheQueriesTotal', 'prefixCacheHitsTotal', 'numStepsTotal', 'numStepsInFlight',
 ] as const; // prettier-ignore
 export type CoreStats = Record<(typeof coreStatNames)[number], number>;
 

@@ -96,6 +96,8 @@ export interface EngineStats {
   /** Share of blocks held by running requests, 0…1. */
   readonly kvCacheUsage: number;
   readonly numPreemptionsTotal: number;
+  /** Sequences that their clients ended while they were preempted. */
+  readonly numPreemptedEndsTotal: number;
   readonly prefixCacheQueriesTotal: number;
   readonly prefixCacheHitsTotal: number;
   readonly numPromptTokensTotal: number;

@@ -18,6 +18,8 @@ export class BlockPool {
   readonly #hashes: (string | undefined)[];
   readonly #byHash = new Map<string, number>();
   #numFree: number;
+  /** Blocks with a count above 0; kept apart from the list, so that the invariant can be seen to hold. */
+  #numUsed = 0;
 
   constructor(numBlocks: number) {
     this.numBlocks = numBlocks;
@@ -33,7 +35,7 @@ export class BlockPool {
   }
 
   get numUsed(): number {
-    return this.numBlocks - this.#numFree;
+    return this.#numUsed;
   }
 
   /** Takes the first free block; its cached content, if any, is forgotten. */
@@ -43,6 +45,7 @@ export class BlockPool {
     this.#unlink(block);
     this.#forget(block);
     this.#refCounts[block] = 1;
+    this.#numUsed++;
     return block;
   }
 
@@ -57,14 +60,16 @@ export class BlockPool {
 
   /** One more holder of a cached block. */
   acquire(block: number): void {
-    if (this.isFree(block)) this.#unlink(block);
-    this.#refCounts[block]!++;
+    if (this.#refCounts[block]!++ > 0) return;
+    this.#unlink(block);
+    this.#numUsed++;
   }
 
   /** One holder less. With the last one the block becomes free: reused soon if it is not cached, late if it is. */
   release(block: number): void {
     invariant(this.#refCounts[block]! > 0, `block ${block} was released too often`);
     if (--this.#refCounts[block]! > 0) return;
+    this.#numUsed--;
     const before = this.#hashes[block] === undefined ? this.numBlocks : this.#prev[this.numBlocks]!;
     this.#linkAfter(before, block);
   }

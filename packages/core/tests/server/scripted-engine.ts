@@ -293,6 +293,7 @@ const scriptedStats: EngineStats = {
   numBlocks: 64,
   kvCacheUsage: 0,
   numPreemptionsTotal: 0,
+  numPreemptedEndsTotal: 0,
   prefixCacheQueriesTotal: 5,
   prefixCacheHitsTotal: 3,
   numPromptTokensTotal: 11,

@@ -49,6 +49,17 @@ export class ServerMetrics {
     this.#gauge('num_requests_running', 'Requests in the running batch', (stats) => stats.numRunning);
     this.#gauge('num_requests_waiting', 'Requests waiting to run', (stats) => stats.numWaiting);
     this.#gauge('kv_cache_usage_perc', 'Share of KV-cache blocks in use, 0…1', (stats) => stats.kvCacheUsage);
+    const blocks: Gauge = new Gauge({
+      name: this.#name('kv_cache_blocks'),
+      help: 'KV-cache blocks by state; together they are num_gpu_blocks of cache_config_info',
+      labelNames: ['model_name', 'engine', 'state'],
+      registers: [this.#registry],
+      collect: () => {
+        const { numFreeBlocks, numUsedBlocks } = this.#engine.stats();
+        blocks.set({ ...this.#labels, state: 'free' }, numFreeBlocks);
+        blocks.set({ ...this.#labels, state: 'used' }, numUsedBlocks);
+      },
+    });
     const byReason: Gauge = new Gauge({
       name: this.#name('num_requests_waiting_by_reason'),
       help: 'Requests waiting to run, by why they wait',
@@ -74,6 +85,11 @@ export class ServerMetrics {
     this.#total('prompt_tokens', 'Prompt tokens processed', (stats) => stats.numPromptTokensTotal);
     this.#total('generation_tokens', 'Tokens generated', (stats) => stats.numGenerationTokensTotal);
     this.#total('num_preemptions', 'Requests preempted', (stats) => stats.numPreemptionsTotal);
+    this.#total(
+      'num_preempted_ends',
+      'Sequences that their clients ended while they were preempted',
+      (stats) => stats.numPreemptedEndsTotal,
+    );
     this.#total(
       'prefix_cache_queries',
       'Prompt tokens looked up in the prefix cache',
