@@ -1,6 +1,6 @@
 // Tenon beside its peers on the same weights, prompts and lengths, in one run: rounds alternate between the engines, answers are
 // checked against each other, medians and ratios are printed.
-// usage: node bench/compare.mjs [--engines tenon,llama,vllm,transformers] [--rounds 3] [--threads 2] [--only prefill-512,decode-1] [--json FILE]
+// usage: node bench/compare.mjs [--engines tenon,llama-native,llama,vllm,transformers] [--rounds 3] [--threads 2] [--only prefill-512,decode-1] [--json FILE]
 //        after bench/prepare.sh
 import { spawn } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -11,7 +11,7 @@ import { parseArgs } from 'node:util';
 const at = (path) => fileURLToPath(new URL(path, import.meta.url));
 const { values: options } = parseArgs({
   options: {
-    engines: { type: 'string', default: 'tenon,llama,vllm' },
+    engines: { type: 'string', default: 'tenon,llama-native,llama,vllm' },
     rounds: { type: 'string', default: '3' },
     threads: { type: 'string', default: '2' },
     only: { type: 'string' },
@@ -24,6 +24,8 @@ const { values: options } = parseArgs({
 
 const commands = {
   tenon: [process.execPath, [at('engines/tenon.mjs'), options.folder, options.threads]],
+  // built here, one call per step; and prebuilt, behind a JavaScript binding
+  'llama-native': [`${options.peers}/llama-native/llama_native`, [options.gguf, options.threads]],
   llama: [
     process.execPath,
     [at('engines/llama.mjs'), options.gguf, options.threads, `${options.peers}/llama`],
@@ -36,6 +38,7 @@ const commands = {
 };
 const neededBy = {
   tenon: options.folder,
+  'llama-native': `${options.peers}/llama-native/llama_native`,
   llama: `${options.peers}/llama/node_modules`,
   vllm: `${options.peers}/vllm`,
   transformers: `${options.peers}/convert`,
@@ -139,7 +142,7 @@ for (const measure of wanted) {
       name === engines[0].name ? '' : `  ${engines[0].name}/${name} = ${(base / median(own)).toFixed(2)}`;
     const spread = `${Math.min(...own).toFixed(1)}–${Math.max(...own).toFixed(1)}`;
     console.log(
-      `  ${name.padEnd(6)} median ${median(own).toFixed(1).padStart(8)}  (${spread})${ratio}  same tokens: ${agreement[name].toFixed(1)}`,
+      `  ${name.padEnd(12)} median ${median(own).toFixed(1).padStart(8)}  (${spread})${ratio}  same tokens: ${agreement[name].toFixed(1)}`,
     );
   }
 }

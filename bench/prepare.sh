@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Prepares the comparison: SmolLM2-135M-Instruct in the forms the engines read, and the peers, each in a folder of its own.
-# usage: bench/prepare.sh [model] [llama] [vllm]      (all three without arguments; needs python3 with venv)
+# usage: bench/prepare.sh [model] [llama] [llama-native] [vllm]      (all without arguments; needs python3 with venv)
 set -euo pipefail
 cd "$(dirname "$0")/.."
+root=$PWD
 mkdir -p .models .peers
 want() { [ $# -eq 1 ] || [[ " ${*:2} " == *" $1 "* ]]; }
 
@@ -16,6 +17,23 @@ if want model "$@"; then
 fi
 if want llama "$@"; then
   mkdir -p .peers/llama && (cd .peers/llama && npm init -y >/dev/null && npm install node-llama-cpp@3.22.1)
+fi
+if want llama-native "$@"; then  # needs g++ and cmake; takes 5 minutes on 2 cores
+  (
+    mkdir -p .peers/llama-native && cd .peers/llama-native
+    # its Python package carries llama.cpp's source
+    [ -d vendor/llama.cpp ] || {
+      python3 -m pip download -q --no-deps --no-binary llama-cpp-python llama-cpp-python==0.3.36
+      tar xzf llama_cpp_python-0.3.36.tar.gz --strip-components=1 --wildcards '*/vendor/llama.cpp'
+      rm llama_cpp_python-0.3.36.tar.gz
+    }
+    cmake -S vendor/llama.cpp -B build -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF \
+      -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_UI=OFF >/dev/null
+    cmake --build build -j"$(nproc)" --target llama-bench llama-batched-bench llama-server
+    source=vendor/llama.cpp
+    g++ -std=c++17 -O3 -march=native -I$source/include -I$source/ggml/include -I$source/vendor "$root/bench/engines/llama_native.cpp" \
+      -Lbuild/bin -lllama -lggml -lggml-base -Wl,-rpath,'$ORIGIN/build/bin' -o llama_native
+  )
 fi
 if want vllm "$@"; then
   python3 -m venv .peers/vllm
