@@ -71,8 +71,17 @@ describe('fusion', () => {
       'linear_gated',
       'linear_add',
     ];
-    const head = ['gather_rows', 'rms_norm', 'linear', 'sample'];
-    expect(opsOf(plan)).toEqual(['rope_cos_sin', 'embedding', ...layer, ...layer, ...layer, ...head]);
+    const lastLayer = layer.toSpliced(4, 0, 'gather_rows', 'gather_rows');
+    const head = ['rms_norm', 'linear', 'sample'];
+    expect(opsOf(plan)).toEqual(['rope_cos_sin', 'embedding', ...layer, ...layer, ...lastLayer, ...head]);
+  });
+
+  it('computes logit rows only, from the last attention on', async () => {
+    const { plan } = await build();
+    const last = plan.ops.findLastIndex((op) => op.op === 'attention');
+    const rowsOf = (op: Plan['ops'][number]) => plan.tensors[op.outputs[0]!]!.dims[0];
+    expect(plan.ops.slice(0, last + 1).every((op) => rowsOf(op) !== 'L')).toBe(true);
+    expect(plan.ops.slice(last + 1).every((op) => rowsOf(op) === 'L')).toBe(true);
   });
 
   it('joins the weights that are read together, in order', async () => {
@@ -260,8 +269,8 @@ describe('the plan', () => {
   it('runs the head in tiles whose logits fit the arena', async () => {
     const { plan } = await build();
     const [body, head] = plan.segments;
-    expect(body).toEqual({ firstOp: 0, numOps: plan.ops.length - 4 });
-    expect(head).toEqual({ firstOp: plan.ops.length - 4, numOps: 4, tile: 50 });
+    expect(body).toEqual({ firstOp: 0, numOps: plan.ops.length - 9 });
+    expect(head).toEqual({ firstOp: plan.ops.length - 9, numOps: 9, tile: 50 });
     const long = await buildPlan(config, 'f32', await createReferenceBackend().create({ log: () => {} }).open(['reference:0'], {}), { ...limits, maxTokens: 4096, maxLogitRows: 4096 }); // prettier-ignore
     expect(long.plan.segments[1]!.tile).toBe(64);
   });
@@ -283,7 +292,7 @@ describe('the plan', () => {
   it('is built fast for many layers', async () => {
     const begin = performance.now();
     const { plan } = await build({ numLayers: 80, slidingWindows: Array(80).fill(0) });
-    expect(plan.ops.length).toBe(80 * 8 + 6);
+    expect(plan.ops.length).toBe(80 * 8 + 7);
     expect(performance.now() - begin).toBeLessThan(5000);
   });
 });
@@ -293,11 +302,11 @@ describe('explain', () => {
     const { plan, negotiation } = await build();
     const rows = explainRows(plan, negotiation);
     expect(rows.find((row) => row.op === 'linear_gated@1')).toEqual({
-      count: 3,
+      count: 2,
       op: 'linear_gated@1',
       kernel: 'reference.linear_gated',
       shapes: 'bf16[T, 16] bf16[48, 16] → bf16[T, 24]',
-      weightBytes: 3 * 48 * 16 * 2,
+      weightBytes: 2 * 48 * 16 * 2,
       reason: undefined,
     });
     expect(rows.reduce((sum, row) => sum + row.count, 0)).toBe(plan.ops.length);

@@ -12,6 +12,7 @@ import { TenonError, invariant } from '../errors.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { recordModel } from '../models/registry.js';
 import { fuse } from './fuse.js';
+import { gatherEarly } from './gather-early.js';
 import { lower } from './lower.js';
 import type { Program } from './program.js';
 import { plain, signatureKey, signatureOf, weightOf, type OpSignature } from './signature.js';
@@ -54,10 +55,11 @@ export async function buildPlan(
 
 /** The same for a program of any origin. */
 export async function planProgram(
-  program: Program,
+  recorded: Program,
   group: Pick<DeviceGroup, 'negotiate' | 'constraints'>,
   limits: PlanLimits,
 ): Promise<BuiltPlan> {
+  const program = gatherEarly(recorded);
   const fullyFused = fuse(program, () => true);
   const { answerTo, batchInvariant } = await askDevice(group, [program, fullyFused]);
   const isNative = (signature: OpSignature): boolean => answerTo(signature)?.support === 'native';
