@@ -1,8 +1,9 @@
 import { invariant } from '../errors.js';
+import { BlockIndex } from './block-index.js';
 
 /**
  * Reference-counted KV blocks. Blocks nobody holds are in a free list in the order they will be reused: first those
- * without cached content, then cached ones, least recently used first. A cached block can be taken back by its hash
+ * without cached content, then cached ones, least recently used first. A cached block can be taken back by its digest
  * until it is reused. All operations are O(1).
  *
  * The free list is doubly linked through `#next` and `#prev`, with entry `numBlocks` as its head.
@@ -15,8 +16,7 @@ export class BlockPool {
   /** [numBlocks + 1] */
   readonly #next: Int32Array;
   readonly #prev: Int32Array;
-  readonly #hashes: (string | undefined)[];
-  readonly #byHash = new Map<string, number>();
+  readonly #cached: BlockIndex;
   #numFree: number;
   /** Blocks with a count above 0; kept apart from the list, so that the invariant can be seen to hold. */
   #numUsed = 0;
@@ -26,7 +26,7 @@ export class BlockPool {
     this.#refCounts = new Int32Array(numBlocks);
     this.#next = Int32Array.from({ length: numBlocks + 1 }, (_, i) => (i === numBlocks ? 0 : i + 1));
     this.#prev = Int32Array.from({ length: numBlocks + 1 }, (_, i) => (i === 0 ? numBlocks : i - 1));
-    this.#hashes = Array.from({ length: numBlocks }, () => undefined);
+    this.#cached = new BlockIndex(numBlocks);
     this.#numFree = numBlocks;
   }
 
@@ -43,15 +43,15 @@ export class BlockPool {
     invariant(this.#numFree > 0, 'a block was allocated from an empty pool');
     const block = this.#next[this.numBlocks]!;
     this.#unlink(block);
-    this.#forget(block);
+    this.#cached.remove(block);
     this.#refCounts[block] = 1;
     this.#numUsed++;
     return block;
   }
 
-  /** The block that holds the content of this hash. */
-  find(hash: string): number | undefined {
-    return this.#byHash.get(hash);
+  /** The block that holds the content of digest `index` of `digests`. */
+  find(digests: Int32Array, index: number): number | undefined {
+    return this.#cached.find(digests, index);
   }
 
   isFree(block: number): boolean {
@@ -70,28 +70,18 @@ export class BlockPool {
     invariant(this.#refCounts[block]! > 0, `block ${block} was released too often`);
     if (--this.#refCounts[block]! > 0) return;
     this.#numUsed--;
-    const before = this.#hashes[block] === undefined ? this.numBlocks : this.#prev[this.numBlocks]!;
+    const before = this.#cached.has(block) ? this.#prev[this.numBlocks]! : this.numBlocks;
     this.#linkAfter(before, block);
   }
 
-  /** Names a full block by its content. The first block of a hash stays its owner. */
-  cache(block: number, hash: string): void {
-    if (this.#hashes[block] !== undefined || this.#byHash.has(hash)) return;
-    this.#hashes[block] = hash;
-    this.#byHash.set(hash, block);
+  /** Names a full block by its content, digest `index` of `digests`. The first block of a digest stays its owner. */
+  cache(block: number, digests: Int32Array, index: number): void {
+    this.#cached.add(block, digests, index);
   }
 
   /** Forgets all cached content; blocks in use stay in use. */
   forgetAll(): void {
-    this.#byHash.clear();
-    this.#hashes.fill(undefined);
-  }
-
-  #forget(block: number): void {
-    const hash = this.#hashes[block];
-    if (hash === undefined) return;
-    this.#byHash.delete(hash);
-    this.#hashes[block] = undefined;
+    this.#cached.clear();
   }
 
   #unlink(block: number): void {

@@ -1,3 +1,5 @@
+import { digestWords } from './block-hash.js';
+
 let nextGeneration = 1;
 
 /** A sequence's blocks, in order: token i lives in `blocks[floor(i / blockSize)]`. Only the KV-cache manager changes it. */
@@ -9,10 +11,11 @@ export class BlockTable {
   generation = nextGeneration++;
   /** Leading blocks that were offered to the prefix cache. */
   numCachedBlocks = 0;
-  /** Hashes of the leading full blocks, as far as they were needed. They outlive the blocks (preemption). */
-  readonly hashes: string[] = [];
+  /** [capacity][digestWords]: digests of the leading full blocks, as far as they were needed. They outlive the blocks (preemption). */
+  digests = new Int32Array(0);
+  numDigests = 0;
 
-  /** `extraKey` goes into the first block's hash; undefined: the blocks are neither looked up nor cached. */
+  /** `extraKey` goes into the first block's digest; undefined: the blocks are neither looked up nor cached. */
   constructor(readonly extraKey: string | undefined) {}
 
   push(block: number): void {
@@ -22,6 +25,14 @@ export class BlockTable {
       this.blocks = grown;
     }
     this.blocks[this.numBlocks++] = block;
+  }
+
+  /** Makes room for `count` digests. */
+  reserveDigests(count: number): void {
+    if (count * digestWords <= this.digests.length) return;
+    const grown = new Int32Array(Math.max(count * digestWords, 2 * this.digests.length));
+    grown.set(this.digests);
+    this.digests = grown;
   }
 
   clear(): void {

@@ -1,4 +1,4 @@
-import { BlockHasher, rootHash } from './block-hash.js';
+import { BlockHasher } from './block-hash.js';
 import { BlockPool } from './block-pool.js';
 import type { BlockTable } from './block-table.js';
 
@@ -46,7 +46,8 @@ export class KvCacheManager {
     if (table.extraKey === undefined) return 0;
     const most = Math.floor((numTokens - 1) / this.blockSize);
     let count = 0;
-    while (count < most && this.#pool.find(this.#hashOf(table, tokenIds, count)) !== undefined) count++;
+    table.reserveDigests(most);
+    while (count < most && this.#isCached(table, tokenIds, count)) count++;
     return count;
   }
 
@@ -85,7 +86,8 @@ export class KvCacheManager {
     if (table.extraKey === undefined) return;
     while ((table.numCachedBlocks + 1) * this.blockSize <= numTokens) {
       const index = table.numCachedBlocks++;
-      this.#pool.cache(table.blocks[index]!, this.#hashOf(table, tokenIds, index));
+      this.#hashUpTo(table, tokenIds, index);
+      this.#pool.cache(table.blocks[index]!, table.digests, index);
     }
   }
 
@@ -100,17 +102,20 @@ export class KvCacheManager {
     this.#pool.forgetAll();
   }
 
-  #cachedBlock(table: BlockTable, index: number): number {
-    return this.#pool.find(table.hashes[index]!)!;
+  #isCached(table: BlockTable, tokenIds: Int32Array, index: number): boolean {
+    this.#hashUpTo(table, tokenIds, index);
+    return this.#pool.find(table.digests, index) !== undefined;
   }
 
-  #hashOf(table: BlockTable, tokenIds: Int32Array, index: number): string {
-    for (let i = table.hashes.length; i <= index; i++) {
-      const parent = i === 0 ? rootHash : table.hashes[i - 1]!;
-      table.hashes.push(
-        this.#hasher.hash(parent, tokenIds, i * this.blockSize, i === 0 ? table.extraKey! : ''),
-      );
+  #cachedBlock(table: BlockTable, index: number): number {
+    return this.#pool.find(table.digests, index)!;
+  }
+
+  #hashUpTo(table: BlockTable, tokenIds: Int32Array, index: number): void {
+    table.reserveDigests(index + 1);
+    for (; table.numDigests <= index; table.numDigests++) {
+      const extra = table.numDigests === 0 ? table.extraKey! : '';
+      this.#hasher.hash(table.digests, tokenIds, table.numDigests, extra);
     }
-    return table.hashes[index]!;
   }
 }

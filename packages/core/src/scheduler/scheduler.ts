@@ -44,6 +44,8 @@ export class Scheduler {
   readonly #waiting = new WaitingQueue();
   readonly #freeSlots: number[];
   readonly #prefills: Sequence[] = [];
+  /** What runs, in order of service, from the first preemption of a step on; the last is preempted first. */
+  readonly #victims: Sequence[] = [];
   #numHeld = 0;
   #preempted = false;
   #lastWasPrefill = false;
@@ -75,6 +77,7 @@ export class Scheduler {
   schedule(step: ScheduledStep): void {
     step.clear();
     this.#preempted = false;
+    this.#victims.length = 0;
     if (this.#options.mixedPrefillDecode) {
       this.#scheduleDecodes(step);
       this.#schedulePrefills(step);
@@ -258,13 +261,13 @@ export class Scheduler {
     this.#kv.free(sequence.table);
   }
 
+  /** Sorted once a step, as many may be preempted in it. */
   #lastInOrder(): Sequence {
-    let last: Sequence | undefined;
-    for (const sequence of this.#running) {
-      if (sequence.state === 'running' && (last === undefined || compareSequences(sequence, last) > 0))
-        last = sequence;
+    if (this.#victims.length === 0) {
+      this.#victims.push(...this.#running);
+      this.#victims.sort(compareSequences);
     }
-    return last!;
+    return this.#victims.pop()!;
   }
 
   /** Takes its blocks away; it stays in the running list until the pass over it is done. */

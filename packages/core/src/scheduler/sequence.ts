@@ -12,7 +12,7 @@ export interface SequenceOptions {
   readonly maxModelLen: number;
   /** Lower runs first. */
   readonly priority: number;
-  /** Goes into the first block's hash; undefined: no prefix caching. */
+  /** Goes into the first block's digest; undefined: no prefix caching. */
   readonly extraKey: string | undefined;
   /** Tokens that end the sequence. */
   readonly stopTokens: ReadonlySet<number>;
