@@ -48,6 +48,8 @@ export async function streamOutputs(
   let writer: SseWriter | undefined;
   const run = async (request: GenerateRequest, promptIndex: number): Promise<void> => {
     for await (const output of engine.generate({ ...request, signal: controller.signal })) {
+      // What has piled up for a client that has gone is not worth writing.
+      controller.signal.throwIfAborted();
       writer ??= new SseWriter(reply);
       stream.onOutput(promptIndex, output, writer);
       if (writer.backpressure !== undefined) await writer.backpressure;
