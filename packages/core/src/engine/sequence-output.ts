@@ -1,3 +1,4 @@
+import { endsInRepetition } from '../sampling/repetition.js';
 import { StopStringScanner } from '../sampling/stop-strings.js';
 import type { SamplingParams } from '../sampling/sampling-params.js';
 import type { EndReason } from '../scheduler/scheduler.js';
@@ -44,7 +45,7 @@ export class SequenceOutput {
     return this.#finishReason;
   }
 
-  /** Takes the next token; true if it completed a stop string, which the core cannot know. */
+  /** Takes the next token; true if it completed a stop string or a repetition, which the core cannot know. */
   push(tokenId: number, end: EndReason | undefined, logprobs: Logprob[] | undefined): boolean {
     this.tokenIds.push(tokenId);
     if (logprobs !== undefined) this.#logprobs.push(logprobs);
@@ -52,7 +53,17 @@ export class SequenceOutput {
     if (!this.#isLazy || end !== undefined) this.#detokenize(end === 'stop');
     if (this.#finishReason !== undefined) return end === undefined;
     if (end !== undefined) this.#finish(end);
-    return false;
+    return end === undefined && this.#endsInRepetition();
+  }
+
+  #endsInRepetition(): boolean {
+    const { repetitionDetection, minTokens } = this.#params;
+    if (repetitionDetection === undefined || this.tokenIds.length < minTokens) return false;
+    if (!endsInRepetition(this.tokenIds, repetitionDetection)) return false;
+    this.#detokenize(false);
+    this.#finish('repetition');
+    this.#stopReason ??= 'repetition_detected';
+    return true;
   }
 
   /** Ends it where it is. */

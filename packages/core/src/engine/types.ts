@@ -19,8 +19,11 @@ export interface GenerateRequest {
   readonly signal?: AbortSignal;
 }
 
-/** stop: an end or stop token, or a stop string; length: maxTokens or maxModelLen; abort: the client went away. */
-export type FinishReason = 'stop' | 'length' | 'abort';
+/**
+ * stop: an end or stop token, or a stop string; length: maxTokens or maxModelLen; repetition: repetitionDetection found one;
+ * abort: the client went away.
+ */
+export type FinishReason = 'stop' | 'length' | 'repetition' | 'abort';
 
 /** One alternative of a position, or the token itself (always the first entry of its list). */
 export interface Logprob {
@@ -38,7 +41,7 @@ export interface CompletionOutput {
   /** Per token of `tokenIds`: the sampled token, then the top ones in descending order. */
   readonly logprobs: readonly (readonly Logprob[])[] | undefined;
   readonly finishReason: FinishReason | undefined;
-  /** The stop string or stop token id that ended it; undefined for end-of-sequence. */
+  /** The stop string or stop token id that ended it, or `repetition_detected`; undefined for end-of-sequence. */
   readonly stopReason: string | number | undefined;
 }
 

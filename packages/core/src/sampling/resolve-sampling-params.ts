@@ -1,4 +1,5 @@
 import { TenonError } from '../errors.js';
+import type { RepetitionDetection } from './repetition.js';
 import type { SamplingParams } from './sampling-params.js';
 
 /** vLLM's defaults. */
@@ -21,6 +22,7 @@ export const samplingDefaults: SamplingParams = {
   logitBias: {},
   allowedTokenIds: undefined,
   badWords: [],
+  repetitionDetection: undefined,
   logprobs: undefined,
   promptLogprobs: undefined,
   skipSpecialTokens: true,
@@ -55,6 +57,7 @@ export function resolveSamplingParams(
   checkTypes(merged, check);
   checkNumbers(merged, check);
   checkLists(merged, check);
+  checkRepetition(merged.repetitionDetection, check);
   return normalize(merged, limits);
 }
 
@@ -135,6 +138,19 @@ function checkLists(params: SamplingParams, check: Checker): void {
   );
   check.tokens('logitBias', Object.keys(bias).map(Number));
   for (const value of Object.values(bias)) check.that(Number.isFinite(value), 'logitBias', value, 'numbers');
+}
+
+function checkRepetition(detection: RepetitionDetection | undefined, check: Checker): void {
+  if (detection === undefined) return;
+  const { minPatternSize, maxPatternSize, minCount } = detection;
+  const holds =
+    [minPatternSize, maxPatternSize, minCount].every(Number.isSafeInteger) &&
+    minPatternSize >= 1 &&
+    maxPatternSize >= minPatternSize &&
+    minCount >= 2;
+  const names = ['minPatternSize', 'maxPatternSize', 'minCount'].map((name) => check.name(name));
+  const expected = `integers: ${names[0]} at least 1, ${names[1]} no smaller, ${names[2]} at least 2`;
+  check.that(holds, 'repetitionDetection', detection, expected);
 }
 
 /** The same meaning in the form that the sampler wants. */

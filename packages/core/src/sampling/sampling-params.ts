@@ -1,3 +1,5 @@
+import type { RepetitionDetection } from './repetition.js';
+
 /** How a request's tokens are chosen and when it ends: vLLM's SamplingParams in camelCase, same defaults. */
 export interface SamplingParams {
   /** Sequences generated for the prompt; they share its KV blocks. */
@@ -23,6 +25,8 @@ export interface SamplingParams {
   readonly logitBias: Readonly<Record<number, number>>;
   readonly allowedTokenIds: readonly number[] | undefined;
   readonly badWords: readonly string[];
+  /** Ends a sequence that repeats itself, with finish reason `repetition`. */
+  readonly repetitionDetection: RepetitionDetection | undefined;
   /** Top logprobs per sampled token, besides the token's own; -1: the vocabulary; undefined: none. */
   readonly logprobs: number | undefined;
   readonly promptLogprobs: number | undefined;

@@ -2,6 +2,7 @@
 import type { FastifyInstance, FastifySchemaValidationError } from 'fastify';
 
 import { TenonError } from '../errors.js';
+import { expectedValue, type ValueSchema } from './schemas/expected-value.js';
 
 /** Fields that are null count as absent, as in vLLM; anything but an object is no request. */
 export function registerBodyRules(app: FastifyInstance): void {
@@ -23,20 +24,16 @@ export function schemaError(errors: FastifySchemaValidationError[]): Error {
   const error = errors.at(-1);
   if (error === undefined)
     return new TenonError('request.invalid-body', 'the body does not match the schema');
-  const { parentSchema, data } = error as {
-    parentSchema?: { description?: string; type?: string };
-    data?: unknown;
-  };
+  const { parentSchema, data } = error as { parentSchema?: ValueSchema; data?: unknown };
   const path = error.instancePath.slice(1).replaceAll('/', '.');
   if (error.keyword === 'required') {
     const missing = [path, String(error.params['missingProperty'])].filter(Boolean).join('.');
     return new TenonError('request.invalid-body', `'${missing}' is missing`, { param: missing });
   }
-  const expected = error.keyword === 'anyOf' ? `must be ${parentSchema?.description}` : error.message;
   const isRange = error.keyword !== 'anyOf' && error.keyword !== 'type';
   return new TenonError(
     isRange ? 'request.invalid-value' : 'request.invalid-body',
-    `'${path}' ${expected}, not ${describe(data)}`,
+    `'${path}' must be ${expectedValue(parentSchema ?? {})}, not ${describe(data)}`,
     { param: path },
   );
 }

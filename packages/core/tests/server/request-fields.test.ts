@@ -1,12 +1,12 @@
-/** Every field of vLLM's and OpenAI's requests is implemented, ignored as vLLM ignores it, or refused by name. */
-import { describe, expect, it } from 'vitest';
+/** Every row of docs/api.md: implemented fields show their effect on a real model, others are ignored or refused by name. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { createApp } from '../../src/server/app.js';
-import { type Api, requestFields } from '../../src/server/request-fields.js';
-import { ChatCompletionRequest } from '../../src/server/schemas/chat-completions.js';
-import { CompletionRequest } from '../../src/server/schemas/completions.js';
-import { ScriptedEngine } from './scripted-engine.js';
+import { type Api, apis, implementedFields, otherFields } from '../../src/server/request-fields.js';
+import type { ValueSchema } from '../../src/server/schemas/expected-value.js';
+import { proofs } from './field-proofs.js';
+import { type LiveApi, type LiveModel, startLiveModel } from './live-model.js';
 
+/** What OpenAI and vLLM have, by their documentation: each needs a row. */
 const shared =
   'max_tokens temperature top_p top_k min_p presence_penalty frequency_penalty repetition_penalty n seed stop stop_token_ids ' +
   'include_stop_str_in_output ignore_eos min_tokens logit_bias allowed_token_ids bad_words logprobs prompt_logprobs ' +
@@ -20,81 +20,101 @@ const chatOnly =
   'messages max_completion_tokens top_logprobs tools tool_choice parallel_tool_calls reasoning_effort include_reasoning ' +
   'add_generation_prompt continue_final_message echo documents chat_template chat_template_kwargs media_io_kwargs ' +
   'mm_processor_kwargs return_prompt_text audio modalities functions function_call prediction web_search_options store metadata ' +
-  'service_tier verbosity';
-
+  'service_tier verbosity safety_identifier prompt_cache_key prompt_cache_retention';
 const fieldsOf: Record<Api, string[]> = {
   completions: `${shared} ${completionsOnly}`.split(' '),
   chat: `${shared} ${chatOnly}`.split(' '),
 };
-const routes = {
-  completions: { url: '/v1/completions', payload: { prompt: 'x', max_tokens: 1 }, schema: CompletionRequest },
-  chat: {
-    url: '/v1/chat/completions',
-    payload: { messages: [{ role: 'user', content: 'x' }], max_tokens: 1 },
-    schema: ChatCompletionRequest,
-  },
-} as const;
 
-/** What asks for something, where another type would be taken as neutral. */
-const telling: Record<string, unknown> = {
-  use_beam_search: true,
-  include_reasoning: false,
-  tool_choice: 'auto',
-};
-const neutral: Record<string, unknown> = {
-  response_format: { type: 'text' },
-  best_of: 1,
-  use_beam_search: false,
-  length_penalty: 1,
-  suffix: '',
-  tool_choice: 'none',
-  function_call: 'none',
-  include_reasoning: true,
-  modalities: ['text'],
-  thinking_token_budget: -1,
-  vllm_xargs: {},
-  verbosity: 'medium',
-};
+const cheap = { max_tokens: 1, truncate_prompt_tokens: 1 };
 
-describe.each(['completions', 'chat'] as const)('%s', (api) => {
-  const { url, payload, schema } = routes[api];
+let live: LiveModel;
+beforeAll(async () => {
+  live = await startLiveModel();
+});
+afterAll(async () => {
+  await live[Symbol.asyncDispose]();
+});
 
-  it.each(fieldsOf[api])('%s has a row, and is handled as the row says', async (name) => {
-    const field = requestFields[name];
-    expect(field?.apis).toContain(api);
-    if (field?.status === 'implemented') expect(Object.keys(schema.properties)).toContain(name);
-    if (field?.status !== 'refused') return;
-    const app = await createApp({ engine: new ScriptedEngine(), options: { disableDocs: true } });
-    const response = await app.inject({
-      method: 'POST',
-      url,
-      payload: { ...payload, [name]: telling[name] ?? ['x'] },
-    });
-    expect(response.statusCode).toBe(400);
-    expect(response.json()).toMatchObject({
-      error: {
+const othersOf = (api: Api, status: 'ignored' | 'refused') =>
+  Object.entries(otherFields).filter(([, field]) => field.status === status && field.apis.includes(api));
+
+describe.each(apis)('%s', (api) => {
+  const implemented = Object.entries(implementedFields[api]);
+  const proofOf = (name: string) => proofs[`${api}.${name}`] ?? proofs[name];
+  const liveApi = (): LiveApi => live[api];
+
+  it('has a row for every field of the reference, and one row for each', () => {
+    const rows = [...implemented, ...othersOf(api, 'ignored'), ...othersOf(api, 'refused')].map(
+      ([name]) => name,
+    );
+    expect(fieldsOf[api].filter((name) => !rows.includes(name))).toEqual([]);
+    expect(rows).toHaveLength(new Set(rows).size);
+  });
+
+  it.each(implemented)('%s does what it says', async (name) => {
+    const proof = proofOf(name);
+    expect(proof, `field-proofs.ts has no proof of ${name}`).toBeDefined();
+    await proof?.(liveApi());
+  });
+
+  it.each(implemented)('%s of a wrong type or out of range is refused by name', async (name, schema) => {
+    for (const value of wrongValues(schema)) {
+      const error = await liveApi().error({ [name]: value });
+      expect(error).toMatchObject({ code: 400, param: expect.stringMatching(`^${name}\\b`) as string });
+      expect(error.message).toContain(name);
+    }
+  });
+
+  it.each(othersOf(api, 'ignored'))('%s changes nothing', async (name) => {
+    const { id: _id, ...plain } = await liveApi().ask();
+    for (const value of ['x', { a: [null] }]) {
+      const { id: _other, ...answer } = await liveApi().ask({ [name]: value });
+      expect(answer).toMatchObject({ choices: plain.choices, model: plain.model });
+    }
+  });
+
+  it.each(othersOf(api, 'refused'))(
+    '%s is refused by name, and taken where it asks for nothing',
+    async (name, field) => {
+      const error = await liveApi().error({ [name]: ['x'] });
+      expect(error).toEqual({
+        message: `'${name}' is not supported: ${field.reason}`,
+        type: 'BadRequestError',
         param: name,
         code: 400,
-        type: 'BadRequestError',
         tenon_code: 'request.unsupported-parameter',
-        message: expect.stringContaining(`'${name}' is not supported`) as string,
-      },
-    });
-  });
+      });
+      for (const value of [null, ...field.neutral]) await liveApi().ask({ [name]: value, ...cheap });
+    },
+  );
 
-  it('has a row for every property of the schema', () => {
-    for (const name of Object.keys(schema.properties))
-      expect(requestFields[name]?.status, name).not.toBe('refused');
-    expect(Object.keys(schema.properties).filter((name) => requestFields[name] === undefined)).toEqual([]);
-  });
-
-  it('takes values that ask for nothing, and fields that nobody knows', async () => {
-    const app = await createApp({ engine: new ScriptedEngine(), options: { disableDocs: true } });
-    const response = await app.inject({
-      method: 'POST',
-      url,
-      payload: { ...payload, ...neutral, unheard_of: [1] },
-    });
-    expect(response.statusCode, response.body).toBe(200);
+  it('ignores fields that nobody knows', async () => {
+    expect(await liveApi().text({ unheard_of: [1], constructor: 1 })).toBe(await liveApi().text());
   });
 });
+
+it('proves no field that is not there', () => {
+  const names = Object.keys(proofs).filter((key) =>
+    apis.every((api) => {
+      const name = key.startsWith(`${api}.`) ? key.slice(api.length + 1) : key;
+      return !(name in implementedFields[api]);
+    }),
+  );
+  expect(names).toEqual([]);
+});
+
+/** Another type, and what lies beyond each limit. */
+function wrongValues(schema: ValueSchema): unknown[] {
+  const { type, minimum, exclusiveMinimum, maximum, minItems, minLength, anyOf } = schema;
+  const otherType = type === 'boolean' || anyOf !== undefined ? 3.5 : true;
+  return [
+    otherType,
+    ...(minimum === undefined ? [] : [minimum - 1]),
+    ...(exclusiveMinimum === undefined ? [] : [exclusiveMinimum]),
+    ...(maximum === undefined ? [] : [maximum + 1]),
+    ...(type === 'integer' ? [10.5] : []),
+    ...(minItems === undefined ? [] : [[]]),
+    ...(minLength === undefined ? [] : ['']),
+  ];
+}

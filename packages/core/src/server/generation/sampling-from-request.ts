@@ -1,6 +1,7 @@
 /** SamplingParams from a request's fields: the request's first, then the model's defaults, then vLLM's. */
 import type { Engine } from '../../engine/types.js';
 import { TenonError } from '../../errors.js';
+import type { RepetitionDetection } from '../../sampling/repetition.js';
 import { resolveSamplingParams } from '../../sampling/resolve-sampling-params.js';
 import type { SamplingParams } from '../../sampling/sampling-params.js';
 import type { ChatCompletionRequest } from '../schemas/chat-completions.js';
@@ -77,10 +78,21 @@ function sharedSampling(body: SharedBody, engine: Engine): Partial<SamplingParam
     logitBias: body.logit_bias,
     allowedTokenIds: body.allowed_token_ids,
     badWords: body.bad_words,
+    repetitionDetection: repetitionDetection(body),
     skipSpecialTokens: body.skip_special_tokens,
     detokenize: engine.tokenizer !== undefined,
     outputKind: body.stream === true ? 'delta' : 'final',
   };
+}
+
+function repetitionDetection({ repetition_detection: given }: SharedBody): RepetitionDetection | undefined {
+  if (given === undefined) return undefined;
+  const {
+    max_pattern_size: maxPatternSize,
+    min_pattern_size: minPatternSize = 1,
+    min_count: minCount,
+  } = given;
+  return { maxPatternSize, minPatternSize, minCount };
 }
 
 function resolve(given: Partial<SamplingParams>, engine: Engine): SamplingParams {

@@ -4,8 +4,6 @@ import { requestFields, samplingFields, TokenIds } from './sampling.js';
 
 export const CompletionRequest = Type.Object(
   {
-    ...requestFields,
-    ...samplingFields,
     prompt: Type.Union(
       [
         Type.String(),
@@ -13,11 +11,17 @@ export const CompletionRequest = Type.Object(
         TokenIds,
         Type.Array(TokenIds, { minItems: 1 }),
       ],
-      { description: 'a string, a list of strings, a list of token ids, or a list of lists of token ids' },
+      { description: 'One prompt or several, as text or as token ids' },
     ),
-    echo: Type.Optional(Type.Boolean({ description: 'Put the prompt before the answer' })),
+    ...requestFields,
+    ...samplingFields,
+    echo: Type.Optional(Type.Boolean({ default: false, description: 'Put the prompt before the answer' })),
     logprobs: Type.Optional(
-      Type.Integer({ minimum: -1, description: 'Top logprobs per token; -1: the vocabulary' }),
+      Type.Integer({
+        minimum: -1,
+        description:
+          'Log-probabilities of the tokens and of this many alternatives each; -1: of the vocabulary. At most --max-logprobs',
+      }),
     ),
   },
   { description: 'OpenAI completions, with the additions of vLLM' },

@@ -28,7 +28,7 @@ const answerFields = {
 
 const choiceFields = {
   index: Type.Integer(),
-  finish_reason: Type.Union([Type.Literal('stop'), Type.Literal('length'), Type.Literal('abort')]),
+  finish_reason: Type.Union(['stop', 'length', 'repetition', 'abort'].map((reason) => Type.Literal(reason))),
   stop_reason: Type.Union([Type.String(), Type.Integer(), Type.Null()]),
   token_ids: Type.Optional(Type.Array(Type.Integer())),
 };
