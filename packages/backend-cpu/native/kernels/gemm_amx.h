@@ -6,7 +6,7 @@
 // Two row tiles by two blocks share every load; up to 16 rows take four blocks, with one row tile.
 #pragma once
 
-#include "gemm.h"
+#include "gemm_grouped.h"
 
 namespace tenon_cpu::TENON_ISA {
 
@@ -214,7 +214,7 @@ inline void AmxChunk(const GemmParams& p, int64_t row, int64_t num_rows, TileSha
 }
 
 inline void AmxGemm(const GemmParams& p) {
-  if (p.weight.dtype != Dtype::kBf16) return Gemm(p);
+  if (p.weight.dtype != Dtype::kBf16 || p.weight.grouping.bits != 0) return AnyGemm(p);
   TileShape shape;
   for (int64_t row = p.m_begin; row < p.m_end; row += kRowChunk) {
     AmxChunk(p, row, Min(kRowChunk, p.m_end - row), shape);

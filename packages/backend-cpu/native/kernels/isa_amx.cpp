@@ -1,6 +1,7 @@
 // Kernels for AVX-512 with bf16 dot products, and bf16 GEMM on AMX tiles.
 #define TENON_ISA amx
 #define TENON_BF16_DOT
+#define TENON_VNNI
 #include "simd_avx512.h"
 #include "table.h"
 #include "gemm_amx.h"

@@ -1,6 +1,7 @@
-// Kernels for AVX-512 with bf16 dot products.
+// Kernels for AVX-512 with bf16 and 8-bit dot products.
 #define TENON_ISA avx512_bf16
 #define TENON_BF16_DOT
+#define TENON_VNNI
 #include "simd_avx512.h"
 #include "table.h"
 

@@ -3,7 +3,8 @@
 #
 # No contraction into fused multiply-adds other than those written: every tile size must round alike.
 set(TENON_KERNEL_DIR ${CMAKE_CURRENT_LIST_DIR})
-set(TENON_KERNEL_SOURCES ${TENON_KERNEL_DIR}/select.cpp ${TENON_KERNEL_DIR}/isa_generic.cpp)
+set(TENON_KERNEL_SOURCES ${TENON_KERNEL_DIR}/select.cpp ${TENON_KERNEL_DIR}/pack_grouped.cpp
+    ${TENON_KERNEL_DIR}/isa_generic.cpp)
 set(TENON_KERNEL_DEFINITIONS "")
 # g++ 12 warns of its own intrinsics (GCC bug 105593).
 set(_tenon_kernel_flags -ffp-contract=off -fno-math-errno -fno-exceptions -Wno-ignored-attributes
@@ -30,6 +31,6 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
 endif()
 
 set(TENON_KERNEL_TEST_SOURCES)
-foreach(_test kernels_test gemm_test attention_test kv_write_test elementwise_test)
+foreach(_test kernels_test gemm_test gemm_grouped_test attention_test kv_write_test elementwise_test)
   list(APPEND TENON_KERNEL_TEST_SOURCES ${TENON_KERNEL_DIR}/tests/${_test}.cpp)
 endforeach()

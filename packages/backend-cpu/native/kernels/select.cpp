@@ -42,7 +42,7 @@ constexpr Isa kIsas[] = {Isa::kAmx, Isa::kAvx512Bf16, Isa::kAvx512, Isa::kAvx2, 
 struct CpuFeatures {
   bool avx2 = false;  // with FMA and F16C
   bool avx512 = false;
-  bool avx512_bf16 = false;
+  bool avx512_bf16 = false;  // with VNNI
   bool amx_bf16 = false;
 };
 
@@ -76,13 +76,13 @@ CpuFeatures DetectFeatures() {
   constexpr uint32_t kYmmState = 0x6, kZmmState = 0xe6, kTileState = 0x60000;
   if (!HasBits(saved, kYmmState)) return features;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return features;
-  const uint32_t leaf7_b = b, leaf7_d = d;
+  const uint32_t leaf7_b = b, leaf7_c = c, leaf7_d = d;
   constexpr uint32_t kAvx2 = Bit(5), kAvx512 = Bit(16) | Bit(17) | Bit(30) | Bit(31);  // F, DQ, BW, VL
   features.avx2 = HasBits(leaf7_b, kAvx2);
   features.avx512 = features.avx2 && HasBits(leaf7_b, kAvx512) && HasBits(saved, kZmmState);
   if (!__get_cpuid_count(7, 1, &a, &b, &c, &d)) return features;
-  constexpr uint32_t kAvx512Bf16 = Bit(5), kAmxBf16Tile = Bit(22) | Bit(24);
-  features.avx512_bf16 = features.avx512 && HasBits(a, kAvx512Bf16);
+  constexpr uint32_t kAvx512Bf16 = Bit(5), kVnni = Bit(11), kAmxBf16Tile = Bit(22) | Bit(24);
+  features.avx512_bf16 = features.avx512 && HasBits(a, kAvx512Bf16) && HasBits(leaf7_c, kVnni);
   features.amx_bf16 = features.avx512_bf16 && HasBits(leaf7_d, kAmxBf16Tile) &&
                       HasBits(saved, kTileState) && RequestTiles();
   return features;

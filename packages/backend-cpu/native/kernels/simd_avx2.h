@@ -12,6 +12,7 @@ inline constexpr int kMaxTileRows = 6;
 constexpr int TileBlocks(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
 inline constexpr int kCachedTileRows = kMaxTileRows;
 inline constexpr int kCachedTileBlocks = 1;
+inline constexpr int kGroupedRows = 4;
 
 struct V {
   __m256 low;
@@ -122,6 +123,38 @@ TENON_INLINE float ReduceMax(V a) {
   const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+// Sixteen 32-bit whole numbers.
+struct Ints {
+  __m256i low;
+  __m256i high;
+};
+
+TENON_INLINE Ints LoadInts(const char* p) {
+  const auto* half = reinterpret_cast<const __m256i*>(p);
+  return {_mm256_loadu_si256(half), _mm256_loadu_si256(half + 1)};
+}
+TENON_INLINE Ints BroadcastInts(const void* p) {
+  int32_t x;
+  memcpy(&x, p, 4);
+  return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)};
+}
+TENON_INLINE V FloatOfInts(Ints a) { return {_mm256_cvtepi32_ps(a.low), _mm256_cvtepi32_ps(a.high)}; }
+template <int kMask>
+TENON_INLINE Ints ShiftWords(Ints a, int bits) {
+  const __m256i mask = _mm256_set1_epi16(kMask);
+  return {_mm256_and_si256(_mm256_srli_epi16(a.low, bits), mask), _mm256_and_si256(_mm256_srli_epi16(a.high, bits), mask)};
+}
+TENON_INLINE Ints DotWords(Ints acc, Ints a, Ints b) {
+  return {_mm256_add_epi32(acc.low, _mm256_madd_epi16(a.low, b.low)),
+          _mm256_add_epi32(acc.high, _mm256_madd_epi16(a.high, b.high))};
+}
+TENON_INLINE void StoreSwappedWords(void* p, V v) {
+  const __m256i packed = _mm256_packs_epi32(_mm256_cvtps_epi32(v.low), _mm256_cvtps_epi32(v.high));
+  const __m256i words = _mm256_permute4x64_epi64(packed, 0xd8);
+  const __m256i order = _mm256_setr_epi64x(0x0706030205040100, 0x0f0e0b0a0d0c0908, 0x0706030205040100, 0x0f0e0b0a0d0c0908);
+  _mm256_storeu_si256(static_cast<__m256i*>(p), _mm256_shuffle_epi8(words, order));
 }
 
 TENON_INLINE V LoadN(const float* p, int64_t n) {

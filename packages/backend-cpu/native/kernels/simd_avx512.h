@@ -13,6 +13,7 @@ inline constexpr int kMaxTileRows = 12;
 constexpr int TileBlocks(int rows) { return rows <= 6 ? 1 : 2; }
 inline constexpr int kCachedTileRows = 6;
 inline constexpr int kCachedTileBlocks = 4;
+inline constexpr int kGroupedRows = 8;  // x one block, with a group's weights in registers
 
 using V = __m512;
 
@@ -88,6 +89,29 @@ TENON_INLINE float ReduceMax(V a) {
   const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+// Sixteen 32-bit whole numbers.
+using Ints = __m512i;
+
+TENON_INLINE Ints LoadInts(const void* p) { return _mm512_loadu_si512(p); }
+TENON_INLINE Ints BroadcastInts(const void* p) {
+  int32_t x;
+  memcpy(&x, p, 4);
+  return _mm512_set1_epi32(x);
+}
+TENON_INLINE V FloatOfInts(Ints a) { return _mm512_cvtepi32_ps(a); }
+template <int kMask>
+TENON_INLINE Ints ShiftWords(Ints a, int bits) {
+  return _mm512_and_si512(_mm512_srli_epi16(a, static_cast<unsigned>(bits)), _mm512_set1_epi16(kMask));
+}
+TENON_INLINE Ints DotWords(Ints acc, Ints a, Ints b) { return _mm512_add_epi32(acc, _mm512_madd_epi16(a, b)); }
+TENON_INLINE void StoreSwappedWords(void* p, V v) {
+  const __m256i words = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(v));
+  const __m256i order = _mm256_set1_epi64x(0x0706030205040100);
+  const __m256i upper = _mm256_add_epi8(order, _mm256_set1_epi64x(0x0808080808080808));
+  const __m256i swapped = _mm256_shuffle_epi8(words, _mm256_unpacklo_epi64(order, upper));
+  _mm256_storeu_si256(static_cast<__m256i*>(p), swapped);
 }
 
 TENON_INLINE V LoadN(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(LanesBelow(n), p); }

@@ -12,6 +12,7 @@ inline constexpr int kMaxTileRows = 3;
 constexpr int TileBlocks(int /*rows*/) { return 1; }
 inline constexpr int kCachedTileRows = kMaxTileRows;
 inline constexpr int kCachedTileBlocks = 1;
+inline constexpr int kGroupedRows = 2;  // of a tile with a grouped weight
 
 typedef float Four __attribute__((vector_size(16)));
 typedef uint32_t FourBits __attribute__((vector_size(16)));
@@ -119,6 +120,43 @@ TENON_INLINE float ReduceMax(const V& a) {
   return max;
 }
 
+// Sixteen 32-bit whole numbers, and as many pairs of 16-bit words.
+struct Ints {
+  FourInts part[4];
+};
+#define TENON_EACH_INTS(expression)                          \
+  Ints v;                                                    \
+  TENON_UNROLL for (int i = 0; i < 4; i++) v.part[i] = (expression); \
+  return v
+
+TENON_INLINE Ints LoadInts(const char* p) { TENON_EACH_INTS(LoadFrom<FourInts>(p + 16 * i)); }
+// The number at p in all lanes.
+TENON_INLINE Ints BroadcastInts(const void* p) {
+  const auto x = LoadFrom<int32_t>(p);
+  TENON_EACH_INTS((FourInts{x, x, x, x}));
+}
+TENON_INLINE V FloatOfInts(const Ints& a) { TENON_EACH_PART(__builtin_convertvector(a.part[i], Four)); }
+// Every word shifted right, and masked.
+template <int kMask>
+TENON_INLINE Ints ShiftWords(const Ints& a, int bits) {
+  TENON_EACH_INTS((a.part[i] >> bits) & (kMask << 16 | kMask));
+}
+// acc + a0 b0 + a1 b1, of the words of every lane; a is not negative.
+TENON_INLINE FourInts LowWords(FourInts a) { return (a << 16) >> 16; }
+TENON_INLINE Ints DotWords(const Ints& acc, const Ints& a, const Ints& b) {
+  TENON_EACH_INTS(acc.part[i] + LowWords(a.part[i]) * LowWords(b.part[i]) + (a.part[i] >> 16) * (b.part[i] >> 16));
+}
+// Sixteen whole numbers as words, the second and third of every four swapped.
+TENON_INLINE void StoreSwappedWords(void* p, const V& v) {
+  int16_t words[16];
+  for (int i = 0; i < 16; i++) {
+    const int from = i % 4 == 1 ? i + 1 : i % 4 == 2 ? i - 1 : i;
+    words[i] = static_cast<int16_t>(v.part[from / 4][from % 4]);
+  }
+  memcpy(p, words, sizeof(words));
+}
+
+#undef TENON_EACH_INTS
 #undef TENON_EACH_PART
 
 // The first n lanes (n ≤ 16); the others read as zero and are not written.

@@ -3,7 +3,7 @@
 
 #include "attention.h"
 #include "elementwise.h"
-#include "gemm.h"
+#include "gemm_grouped.h"
 #include "kv_write.h"
 #include "pack.h"
 #include "rms_norm.h"
@@ -17,7 +17,8 @@ constexpr Kernels MakeKernels(Isa isa, const char* name) {
   kernels.isa = isa;
   kernels.name = name;
   kernels.pack_block = PackBlock;
-  kernels.gemm = Gemm;
+  kernels.quantize_rows = QuantizeRows;
+  kernels.gemm = AnyGemm;
   kernels.gemm_scratch_bytes = GemmScratchBytes;
   kernels.rms_norm = RmsNorm;
   kernels.rope = Rope;

@@ -14,6 +14,7 @@ struct NamedTest {
 };
 constexpr NamedTest kTests[] = {
     {"gemm", TestGemm},
+    {"gemm_grouped", TestGroupedGemm},
     {"attention", TestAttention},
     {"kv_write", TestKvWrite},
     {"elementwise", TestElementwise},

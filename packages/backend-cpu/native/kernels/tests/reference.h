@@ -1,6 +1,7 @@
 // What the kernel tests share: seeded random numbers, arrays of any dtype, and comparisons against float64.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -251,7 +252,66 @@ struct Weight {
   PackedMatrix packed;
 };
 
+// A grouped weight [n, k] of random numbers, and its packed form.
+class GroupedWeight {
+ public:
+  GroupedWeight(Random& random, const Grouping& grouping, Dtype dtype, int64_t n, int64_t k, bool gated)
+      : grouping_(grouping), n_(n), k_(k), gated_(gated), quants_(static_cast<size_t>(n * k)),
+        scales_(Dtype::kF16, n * k / grouping.group), mins_(Dtype::kF16, n * k / grouping.group),
+        bytes_(static_cast<size_t>(Weight::NumBlocks(n, gated) * PackedBlockBytes(dtype, k, grouping))),
+        packed{bytes_.data(), dtype, n, k, grouping} {
+    scales_.Fill(random);
+    mins_.Fill(random, 8);
+    FillQuants([&](int64_t) { return random.Below(256); });
+  }
+
+  // u of element i is fn(i), cut to the grouping's bits.
+  void FillQuants(const std::function<int64_t(int64_t)>& fn) {
+    for (int64_t i = 0; i < n_ * k_; i++) {
+      quants_[static_cast<size_t>(i)] = static_cast<uint8_t>(fn(i) & ((1 << grouping_.bits) - 1));
+    }
+    const int64_t half = gated_ ? n_ / 2 : n_;
+    for (int64_t block = 0; block < Weight::NumBlocks(n_, gated_); block++) {
+      const int64_t first = gated_ ? block % 2 * half + block / 2 * kLanes : block * kLanes;
+      PackBlock(block, first, std::min(first + kLanes, gated_ ? block % 2 * half + half : n_));
+    }
+  }
+
+  double At(int64_t n, int64_t k) const { return grouping_.has_min ? Scaled(n, k) + Min(n, k) : Scaled(n, k); }
+  double Magnitude(int64_t n, int64_t k) const { return std::fabs(Scaled(n, k)) + std::fabs(Min(n, k)); }
+
+ private:
+  int64_t GroupOf(int64_t n, int64_t k) const { return (n * k_ + k) / grouping_.group; }
+  double Scaled(int64_t n, int64_t k) const {
+    return scales_.At(GroupOf(n, k)) * (quants_[static_cast<size_t>(n * k_ + k)] - grouping_.Zero());
+  }
+  double Min(int64_t n, int64_t k) const { return grouping_.has_min ? mins_.At(GroupOf(n, k)) : 0; }
+
+  void PackBlock(int64_t block, int64_t begin, int64_t end) {
+    const uint8_t* quants[kLanes];
+    const uint16_t *scales[kLanes], *mins[kLanes];
+    for (int64_t row = begin; row < end; row++) {
+      quants[row - begin] = quants_.data() + row * k_;
+      scales[row - begin] = static_cast<const uint16_t*>(scales_.data()) + GroupOf(row, 0);
+      mins[row - begin] = static_cast<const uint16_t*>(mins_.data()) + GroupOf(row, 0);
+    }
+    PackGroupedBlock({quants, scales, grouping_.has_min ? mins : nullptr, static_cast<int>(std::max<int64_t>(0, end - begin)),
+                      k_, grouping_, bytes_.data() + block * PackedBlockBytes(Dtype::kF32, k_, grouping_)});
+  }
+
+  Grouping grouping_;
+  int64_t n_, k_;
+  bool gated_;
+  std::vector<uint8_t> quants_;  // [n, k]
+  Array scales_, mins_;          // [n, k / group]
+  AlignedBytes bytes_;
+
+ public:
+  PackedMatrix packed;
+};
+
 void TestGemm(const Kernels& kernels, Random& random, Report& report);
+void TestGroupedGemm(const Kernels& kernels, Random& random, Report& report);
 void TestAttention(const Kernels& kernels, Random& random, Report& report);
 void TestKvWrite(const Kernels& kernels, Random& random, Report& report);
 void TestElementwise(const Kernels& kernels, Random& random, Report& report);
