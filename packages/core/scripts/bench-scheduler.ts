@@ -29,6 +29,7 @@ function measure(numRunning: number, numWaiting: number): Promise<number> {
       scheduler: {
         maxNumSeqs: numRunning,
         maxNumBatchedTokens: 8192,
+        maxPromptTokensBesideDecodes: Infinity,
         enableChunkedPrefill: true,
         longPrefillTokenThreshold: 0,
         mixedPrefillDecode: true,

@@ -110,6 +110,7 @@ function coreOptions(options: DrivenCoreOptions): EngineCoreOptions {
     scheduler: {
       maxNumSeqs,
       maxNumBatchedTokens,
+      maxPromptTokensBesideDecodes: Infinity,
       enableChunkedPrefill: true,
       longPrefillTokenThreshold: 0,
       mixedPrefillDecode: true,

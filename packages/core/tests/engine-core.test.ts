@@ -18,6 +18,7 @@ interface CoreSetup {
   readonly enablePrefixCaching: boolean;
   readonly sharedPromptLength?: number;
   readonly maxResultWords?: number;
+  readonly maxPromptTokensBesideDecodes: number;
   readonly enableChunkedPrefill: boolean;
   readonly longPrefillTokenThreshold: number;
   readonly mixedPrefillDecode: boolean;
@@ -29,6 +30,7 @@ const defaults: CoreSetup = {
   numBlocks: 64,
   maxNumSeqs: 8,
   maxNumBatchedTokens: 32,
+  maxPromptTokensBesideDecodes: Infinity,
   enablePrefixCaching: true,
   enableChunkedPrefill: true,
   longPrefillTokenThreshold: 0,
@@ -163,6 +165,7 @@ const setups = fc.record({
   numBlocks: fc.integer({ min: maxModelLen / blockSize, max: 48 }),
   maxNumSeqs: fc.integer({ min: 1, max: 6 }),
   maxNumBatchedTokens: fc.integer({ min: 8, max: 40 }),
+  maxPromptTokensBesideDecodes: fc.constantFrom(1, 6, Infinity),
   enablePrefixCaching: fc.boolean(),
   enableChunkedPrefill: fc.constant(true),
   longPrefillTokenThreshold: fc.constantFrom(0, 5),
@@ -258,6 +261,26 @@ describe('EngineCore', () => {
         expect(core.tokens.get(1)).toEqual(expectedTokens(promptOf(33), 5, vocabSize));
       }
     }
+  });
+
+  it('reads prompts in smaller parts while others wait for their next tokens', async () => {
+    const core = new TestCore({ ...defaults, maxPromptTokensBesideDecodes: 6 });
+    core.add(1, promptOf(40, 1), { maxTokens: 12 });
+    core.add(2, promptOf(11, 2), { maxTokens: 2 });
+    await core.idle();
+    const lengths = core.steps.map(({ queryLens }) => queryLens.toSorted((a, b) => b - a));
+    // no answer has begun: prompts fill the steps
+    expect(lengths.slice(0, 3)).toEqual([[32], [11, 8], [1, 1]]);
+    core.add(3, promptOf(20, 3), { maxTokens: 12 });
+    core.add(4, promptOf(20, 4), { maxTokens: 2 });
+    core.add(5, promptOf(20, 5), { maxTokens: 2 });
+    await core.idle();
+    for (const { queryLens } of core.steps) {
+      const numDecodes = queryLens.filter((length) => length === 1).length;
+      const numPromptTokens = queryLens.reduce((sum, length) => sum + (length === 1 ? 0 : length), 0);
+      if (numDecodes > 0) expect(numPromptTokens).toBeLessThanOrEqual(6);
+    }
+    for (const id of [3, 4, 5]) expect(core.ends.get(id)).toEqual(['length']);
   });
 
   it('never splits a prompt with chunked prefill off', async () => {

@@ -66,6 +66,13 @@ describe('resolveStepLimits', () => {
     );
   });
 
+  it('reads less of a prompt at once where a CPU answers others meanwhile', () => {
+    const limits = (device: { class: 'cpu' | 'gpu' }, maxNumBatchedTokens?: number) =>
+      resolveStepLimits(parseEngineOptions({ maxNumBatchedTokens }), constraints, device, 8192)
+        .maxPromptTokensBesideDecodes;
+    expect([limits(cpu), limits(cpu, 2000), limits({ class: 'gpu' })]).toEqual([128, 500, Infinity]);
+  });
+
   it('gives every sequence a token per step, and whole prompts room when they may not be split', () => {
     expect(() =>
       resolveStepLimits(parseEngineOptions({ maxNumBatchedTokens: 64 }), constraints, cpu, 8192),

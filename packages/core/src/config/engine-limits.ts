@@ -9,6 +9,8 @@ export interface StepLimits {
   readonly blockSize: number;
   readonly maxNumSeqs: number;
   readonly maxNumBatchedTokens: number;
+  /** Tokens of prompts at most where requests that are answering wait for the step. */
+  readonly maxPromptTokensBesideDecodes: number;
   readonly longPrefillTokenThreshold: number;
   readonly stepsInFlight: number;
 }
@@ -45,6 +47,8 @@ export function resolveStepLimits(
     blockSize: chooseBlockSize(config.blockSize, constraints.blockSizes),
     maxNumSeqs,
     maxNumBatchedTokens,
+    // A CPU takes a third of a second for a full step; a quarter of it is nearly as efficient (docs/decisions/0013).
+    maxPromptTokensBesideDecodes: device.class === 'cpu' ? Math.ceil(maxNumBatchedTokens / 4) : Infinity,
     longPrefillTokenThreshold: minChunk(config.longPrefillTokenThreshold, constraints.mixedPrefillDecode),
     stepsInFlight: config.asyncScheduling ? constraints.stepsInFlight : 1,
   };

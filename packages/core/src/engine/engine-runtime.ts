@@ -248,6 +248,7 @@ function coreOptions(
     scheduler: {
       maxNumSeqs: limits.maxNumSeqs,
       maxNumBatchedTokens: limits.maxNumBatchedTokens,
+      maxPromptTokensBesideDecodes: limits.maxPromptTokensBesideDecodes,
       enableChunkedPrefill: config.enableChunkedPrefill,
       longPrefillTokenThreshold: limits.longPrefillTokenThreshold,
       mixedPrefillDecode: constraints.mixedPrefillDecode,

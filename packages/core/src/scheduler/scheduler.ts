@@ -8,6 +8,8 @@ export interface SchedulerOptions {
   readonly maxNumSeqs: number;
   /** Tokens of a step at most. */
   readonly maxNumBatchedTokens: number;
+  /** Tokens of prompts, at most, in a step that also brings answers their next tokens: those wait for all of it. */
+  readonly maxPromptTokensBesideDecodes: number;
   readonly enableChunkedPrefill: boolean;
   /** Tokens of one prompt in a step at most; 0: no limit. */
   readonly longPrefillTokenThreshold: number;
@@ -30,8 +32,8 @@ export interface SchedulerCounters {
  * Decides what the next step computes. Pure decisions on integers: no backend, no tensor, no clock.
  *
  * There are no phases: each step brings sequences nearer to having all their tokens computed. Running sequences come
- * first, single tokens before prompts; when blocks run out, the last in order of service is preempted, to be computed
- * again later. Waiting ones are admitted in order of service if nothing was preempted and all their tokens fit.
+ * first, single tokens before prompts, which get less room beside them; when blocks run out, the last in order of service
+ * is preempted, to be computed again later. Waiting ones are admitted in order of service if nothing was preempted and all their tokens fit.
  *
  * Steps are scheduled ahead: a token still being sampled is a pending -1, and a sequence that ends by count is left
  * out in time. One that ends by a stop token is computed for one step too many; that token is dropped.
@@ -49,6 +51,8 @@ export class Scheduler {
   #numHeld = 0;
   #preempted = false;
   #lastWasPrefill = false;
+  /** Tokens of the step that is being scheduled, at most. */
+  #maxTokens = 0;
 
   constructor(options: SchedulerOptions, kv: KvCacheManager) {
     this.#options = options;
@@ -78,8 +82,10 @@ export class Scheduler {
     step.clear();
     this.#preempted = false;
     this.#victims.length = 0;
+    this.#maxTokens = this.#options.maxNumBatchedTokens;
     if (this.#options.mixedPrefillDecode) {
       this.#scheduleDecodes(step);
+      this.#limitPrompts(step);
       this.#schedulePrefills(step);
       this.#commit(step);
       this.#admit(step);
@@ -130,6 +136,12 @@ export class Scheduler {
     if (this.#preempted) this.#requeuePreempted(step);
   }
 
+  #limitPrompts({ numTokens }: ScheduledStep): void {
+    const { maxPromptTokensBesideDecodes, enableChunkedPrefill } = this.#options;
+    if (numTokens === 0 || !enableChunkedPrefill) return;
+    this.#maxTokens = Math.min(this.#maxTokens, numTokens + maxPromptTokensBesideDecodes);
+  }
+
   #schedulePrefills(step: ScheduledStep): void {
     this.#prefills.length = 0;
     for (let i = 0; i < this.#running.length; i++) {
@@ -152,9 +164,9 @@ export class Scheduler {
 
   /** Tokens of the sequence that the step can still take. */
   #countFor(step: ScheduledStep, sequence: Sequence): number {
-    const { longPrefillTokenThreshold, maxNumBatchedTokens, mixedPrefillDecode } = this.#options;
+    const { longPrefillTokenThreshold, mixedPrefillDecode } = this.#options;
     const remaining = sequence.numRemaining;
-    let count = Math.min(remaining, maxNumBatchedTokens - step.numTokens);
+    let count = Math.min(remaining, this.#maxTokens - step.numTokens);
     if (longPrefillTokenThreshold > 0) count = Math.min(count, longPrefillTokenThreshold);
     if (sequence.maxTopLogprobs > 0 || step.maxTopLogprobs > 0)
       count = this.#limitByResult(step, sequence, count);
@@ -194,7 +206,7 @@ export class Scheduler {
 
   #admit(step: ScheduledStep): void {
     if (this.#preempted) return;
-    while (step.numTokens < this.#options.maxNumBatchedTokens && this.#freeSlots.length > 0) {
+    while (step.numTokens < this.#maxTokens && this.#freeSlots.length > 0) {
       const sequence = this.#waiting.peek();
       // A preempted sequence goes on when the tokens it had in flight are known.
       if (sequence === undefined || sequence.numPending > 0) return;
@@ -209,8 +221,7 @@ export class Scheduler {
     sequence.numComputedTokens = numCachedBlocks * this.#kv.blockSize;
     const count = this.#countFor(step, sequence);
     const fits =
-      this.#options.enableChunkedPrefill ||
-      sequence.numRemaining + step.numTokens <= this.#options.maxNumBatchedTokens;
+      this.#options.enableChunkedPrefill || sequence.numRemaining + step.numTokens <= this.#maxTokens;
     // Where prompts and single tokens don't mix, one whose prompt is cached runs from the next step of single tokens on.
     const startsLater = !this.#options.mixedPrefillDecode && sequence.numRemaining === 1;
     const admitted =

@@ -53,6 +53,7 @@ export class TestEngine {
         scheduler: {
           maxNumSeqs,
           maxNumBatchedTokens,
+          maxPromptTokensBesideDecodes: Infinity,
           enableChunkedPrefill: true,
           longPrefillTokenThreshold: 0,
           mixedPrefillDecode: true,
