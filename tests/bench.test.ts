@@ -41,6 +41,15 @@ describe('tenon bench', () => {
     expect(rate).toBeCloseTo(24 / Number(duration));
   });
 
+  it('names the benchmarks there are', async () => {
+    const help = await run(['bench']);
+    expect(help.code).toBe(0);
+    for (const name of ['latency', 'throughput', 'serve', 'startup']) expect(help.stdout).toContain(name);
+    const { code, stderr } = await run(['bench', 'speed']);
+    expect(code).toBe(2);
+    expect(stderr).toContain("no benchmark 'speed'; expected latency, throughput, serve, startup");
+  });
+
   it('refuses figures of answers that are shorter than asked for', async () => {
     const { code, stderr } = await run(['bench', 'throughput', '--num-prompts', '2', '--input-len', '30', '--output-len', '50', '--max-model-len', '64']); // prettier-ignore
     expect(code).toBe(1);
