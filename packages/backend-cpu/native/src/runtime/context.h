@@ -9,12 +9,17 @@
 
 namespace tenon_cpu {
 
+// Rows that meet a quantized weight at a time: enough to pass over its blocks once, few enough for a small buffer.
+inline constexpr int64_t kPanelRows = 512;
+
 struct OpContext {
   const Kernels& kernels;
   ThreadPool& threads;
   // One stretch per pool thread, large enough for the scratch of any kernel that the plan calls.
   uint8_t* scratch = nullptr;
   size_t scratch_stride = 0;
+  // Rows of x on their way to a quantized weight: kPanelRows of the widest, at most; null where the plan has none.
+  uint8_t* quantized_rows = nullptr;
 
   void* ScratchOf(int thread) const { return scratch + static_cast<size_t>(thread) * scratch_stride; }
 };

@@ -17,7 +17,18 @@ constexpr int64_t kFewRows = 16;
 // Column blocks of a unit of work for more rows.
 constexpr int64_t kGroupBlocks = 4;
 
+// Elements that a thread brings into the form that quantized weights want in a few microseconds.
+constexpr int64_t kQuantizedElements = 16384;
+
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The same product from row `first` of y and residual on; x is the panel that begins there.
+GemmParams FromRow(GemmParams params, const void* x, int64_t first) {
+  params.x = x;
+  params.y = static_cast<uint8_t*>(params.y) + first * params.ldy * tenon::kDtypeBytes[static_cast<int32_t>(params.y_dtype)];
+  if (params.residual != nullptr) params.residual += first * params.ldr;
+  return params;
+}
 
 }  // namespace
 
@@ -37,7 +48,7 @@ Status CpuGemm::Linear(const tenon::LinearParams& p, tenon::Stream) {
        .y = p.y,
        .y_dtype = p.y_dtype,
        .ldy = p.n},
-      p.rows, p.n);
+      p.x_dtype, p.rows, p.n);
   return Status::Ok();
 }
 
@@ -56,13 +67,40 @@ Status CpuGemm::LinearGated(const tenon::GatedLinearParams& p, tenon::Stream) {
        .y = p.y,
        .y_dtype = p.y_dtype,
        .ldy = p.intermediate},
-      p.rows, p.intermediate);
+      p.x_dtype, p.rows, p.intermediate);
   return Status::Ok();
+}
+
+void CpuGemm::Run(const GemmParams& params, Dtype x_dtype, int64_t rows, int64_t output_columns) {
+  if (params.weight.grouping.bits == 0) return RunBlocks(params, rows, output_columns);
+  for (int64_t first = 0; first < rows; first += kPanelRows) {
+    const int64_t panel = std::min(kPanelRows, rows - first);
+    QuantizeRows(params, x_dtype, first, panel);
+    RunBlocks(FromRow(params, context_.quantized_rows, first), panel, output_columns);
+  }
+}
+
+// Rows [first_row, + rows) of x to the beginning of the shared buffer.
+void CpuGemm::QuantizeRows(const GemmParams& params, Dtype x_dtype, int64_t first_row, int64_t rows) {
+  const int64_t k = params.weight.k;
+  const int64_t row_bytes = params.ldx * tenon::kDtypeBytes[static_cast<int32_t>(x_dtype)];
+  const EvenSplit split(rows, kQuantizedElements / k);
+  context_.threads.ParallelFor(split.num_chunks(), [&](int64_t chunk, int) {
+    const Range range = split[chunk];
+    context_.kernels.quantize_rows({.x = static_cast<const uint8_t*>(params.x) + first_row * row_bytes,
+                                    .x_dtype = x_dtype,
+                                    .ldx = params.ldx,
+                                    .k = k,
+                                    .grouping = params.weight.grouping,
+                                    .y = context_.quantized_rows,
+                                    .row_begin = range.begin,
+                                    .row_end = range.end});
+  });
 }
 
 // Units of work are numbered along the columns, then by row tile, so a chunk of units is one run of columns in most
 // cases. Cuts do not show in the results.
-void CpuGemm::Run(GemmParams params, int64_t rows, int64_t output_columns) {
+void CpuGemm::RunBlocks(GemmParams params, int64_t rows, int64_t output_columns) {
   if (rows == 0) return;
   const int64_t num_blocks = CeilDiv(output_columns, kLanes);
   const int64_t unit_blocks = rows <= kFewRows ? 1 : kGroupBlocks;

@@ -12,7 +12,9 @@ class CpuGemm final : public tenon::Gemm {
   tenon::Status LinearGated(const tenon::GatedLinearParams& params, tenon::Stream stream) override;
 
  private:
-  void Run(GemmParams params, int64_t rows, int64_t output_columns);
+  void Run(const GemmParams& params, Dtype x_dtype, int64_t rows, int64_t output_columns);
+  void QuantizeRows(const GemmParams& params, Dtype x_dtype, int64_t first_row, int64_t rows);
+  void RunBlocks(GemmParams params, int64_t rows, int64_t output_columns);
 
   const OpContext& context_;
 };

@@ -44,7 +44,8 @@ int64_t KvBlockBytes(const tenon::PlanKvLayer& layer, int block_size) {
 
 OpAnswer AnswerFor(const tenon::OpQuery& query, const Kernels& kernels) {
   OpAnswer answer;
-  answer.kernel = std::string(tenon::kOps[static_cast<int32_t>(query.op)].name) + " " + kernels.name;
+  const bool grouped = query.weight_scheme != tenon::WeightScheme::kNone;
+  answer.kernel = std::string(tenon::kOps[static_cast<int32_t>(query.op)].name) + (grouped ? " grouped " : " ") + kernels.name;
   const std::optional<int32_t> head_dim = HeadDimOf(query);
   if (head_dim && !IsHeadDimSupported(*head_dim)) {
     answer.support = OpSupport::kUnsupported;
@@ -57,7 +58,7 @@ OpAnswer AnswerFor(const tenon::OpQuery& query, const Kernels& kernels) {
 // Limits that negotiation has said; a plan that ignores them is refused.
 Status CpuSession::CheckOps() const {
   for (const tenon::PlanOp& op : plan_.ops) {
-    const OpAnswer answer = AnswerFor({op.id, op.attr_words, {}}, context_.kernels);
+    const OpAnswer answer = AnswerFor({.op = op.id, .attr_words = op.attr_words}, context_.kernels);
     if (answer.support != OpSupport::kNative)
       return Status::Error(StatusCode::kUnsupportedOp, "%s on the CPU: %s", op.name(), answer.reason.c_str());
   }
@@ -77,6 +78,7 @@ Status CpuSession::LoadWeights(const std::vector<WeightRequest>& requests, const
     handles->push_back(vector ? static_cast<const void*>(weights_[i].vector) : &weights_[i]);
   }
   TENON_RETURN_IF_ERROR(AllocateScratch());
+  TENON_RETURN_IF_ERROR(AllocateQuantizedRows());
   return attention_.Prepare(plan_, pool_);
 }
 
@@ -120,6 +122,19 @@ Status CpuSession::AllocateScratch() {
   TENON_RETURN_IF_ERROR(pool_.Allocate(tenon::Arena::kWorkspace,
                                        context_.scratch_stride * static_cast<size_t>(context_.threads.size()), &data));
   context_.scratch = static_cast<uint8_t*>(data);
+  return Status::Ok();
+}
+
+Status CpuSession::AllocateQuantizedRows() {
+  int64_t row_bytes = 0;
+  for (const LoadedWeight& weight : weights_) {
+    if (weight.packed.grouping.bits != 0) row_bytes = std::max(row_bytes, QuantizedRowBytes(weight.cols));
+  }
+  if (row_bytes == 0) return Status::Ok();
+  const int64_t rows = std::min<int64_t>(kPanelRows, std::max(plan_.limits.max_tokens, plan_.limits.max_logit_rows));
+  void* data = nullptr;
+  TENON_RETURN_IF_ERROR(pool_.Allocate(tenon::Arena::kWorkspace, static_cast<size_t>(rows * row_bytes), &data));
+  context_.quantized_rows = static_cast<uint8_t*>(data);
   return Status::Ok();
 }
 

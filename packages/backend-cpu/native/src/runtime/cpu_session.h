@@ -38,6 +38,7 @@ class CpuSession final : public tenon::Session {
  private:
   tenon::Status CheckOps() const;
   tenon::Status AllocateScratch();
+  tenon::Status AllocateQuantizedRows();
 
   const tenon::Plan& plan_;
   OpContext context_;

@@ -1,4 +1,4 @@
-// Checkpoint formats → f32.
+// Checkpoint formats → f32, or the integers they are made of.
 //
 // The block formats are GGUF's. "_0": value = d * (q - offset), "_1": value = d * q + m, over blocks of 32. "_K":
 // super-blocks of 256 with a scale (and minimum) per 16 or 32 elements, themselves quantized: value = (d * scale) * q -
@@ -7,6 +7,7 @@
 // The loops are plain: the compiler vectorizes them for every instruction set (clones.h).
 #include "dequant.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
@@ -56,78 +57,74 @@ TENON_CLONES void DequantizeBf16(const uint8_t* src, int64_t n, float* dst) {
   for (int64_t i = 0; i < n; i++) dst[i] = std::bit_cast<float>(static_cast<uint32_t>(LoadU16(src + 2 * i)) << 16);
 }
 
-// Low nibbles are elements 0…15 of a block of 32, high nibbles 16…31.
+// Splitting. Low nibbles are elements 0…15 of a block of 32, high nibbles 16…31.
+
+TENON_INLINE void SplitNibbles(const uint8_t* qs, uint8_t* u) {
+  for (int j = 0; j < 16; j++) u[j] = qs[j] & 15;
+  for (int j = 0; j < 16; j++) u[16 + j] = qs[j] >> 4;
+}
 
 // d, 16 bytes of nibbles
-TENON_CLONES void DequantizeQ4_0(const uint8_t* src, int64_t num_blocks, float* dst) {
-  for (int64_t b = 0; b < num_blocks; b++, src += 18, dst += kSmallBlock) {
-    const float d = LoadF16(src);
-    const uint8_t* qs = src + 2;
-    for (int j = 0; j < 16; j++) dst[j] = d * static_cast<float>((qs[j] & 15) - 8);
-    for (int j = 0; j < 16; j++) dst[16 + j] = d * static_cast<float>((qs[j] >> 4) - 8);
+TENON_CLONES void SplitQ4_0(const uint8_t* src, int64_t num_blocks, uint8_t* u, float* scales, float*) {
+  for (int64_t b = 0; b < num_blocks; b++, src += 18, u += kSmallBlock) {
+    scales[b] = LoadF16(src);
+    SplitNibbles(src + 2, u);
   }
 }
 
 // d, m, 16 bytes of nibbles
-TENON_CLONES void DequantizeQ4_1(const uint8_t* src, int64_t num_blocks, float* dst) {
-  for (int64_t b = 0; b < num_blocks; b++, src += 20, dst += kSmallBlock) {
-    const float d = LoadF16(src), m = LoadF16(src + 2);
-    const uint8_t* qs = src + 4;
-    for (int j = 0; j < 16; j++) dst[j] = d * static_cast<float>(qs[j] & 15) + m;
-    for (int j = 0; j < 16; j++) dst[16 + j] = d * static_cast<float>(qs[j] >> 4) + m;
+TENON_CLONES void SplitQ4_1(const uint8_t* src, int64_t num_blocks, uint8_t* u, float* scales, float* mins) {
+  for (int64_t b = 0; b < num_blocks; b++, src += 20, u += kSmallBlock) {
+    scales[b] = LoadF16(src);
+    mins[b] = LoadF16(src + 2);
+    SplitNibbles(src + 4, u);
   }
 }
 
-// Element j of 32 with its fifth bit, bit j of `high`, in place.
-TENON_INLINE int LowFiveBits(uint8_t byte, uint32_t high, int j) { return (byte & 15) | static_cast<int>(high >> j & 1) << 4; }
-TENON_INLINE int HighFiveBits(uint8_t byte, uint32_t high, int j) {
-  return byte >> 4 | static_cast<int>(high >> (16 + j) & 1) << 4;
+// 4 bytes of fifth bits (bit j: element j), 16 bytes of nibbles
+TENON_INLINE void SplitFiveBits(const uint8_t* src, uint8_t* u) {
+  const uint32_t high = LoadU32(src);
+  SplitNibbles(src + 4, u);
+  for (int j = 0; j < kSmallBlock; j++) u[j] = static_cast<uint8_t>(u[j] | (high >> j & 1) << 4);
 }
 
-// d, 4 bytes of fifth bits, 16 bytes of nibbles
-TENON_CLONES void DequantizeQ5_0(const uint8_t* src, int64_t num_blocks, float* dst) {
-  for (int64_t b = 0; b < num_blocks; b++, src += 22, dst += kSmallBlock) {
-    const float d = LoadF16(src);
-    const uint32_t high = LoadU32(src + 2);
-    const uint8_t* qs = src + 6;
-    for (int j = 0; j < 16; j++) dst[j] = d * static_cast<float>(LowFiveBits(qs[j], high, j) - 16);
-    for (int j = 0; j < 16; j++) dst[16 + j] = d * static_cast<float>(HighFiveBits(qs[j], high, j) - 16);
+// d, five-bit integers
+TENON_CLONES void SplitQ5_0(const uint8_t* src, int64_t num_blocks, uint8_t* u, float* scales, float*) {
+  for (int64_t b = 0; b < num_blocks; b++, src += 22, u += kSmallBlock) {
+    scales[b] = LoadF16(src);
+    SplitFiveBits(src + 2, u);
   }
 }
 
-// d, m, 4 bytes of fifth bits, 16 bytes of nibbles
-TENON_CLONES void DequantizeQ5_1(const uint8_t* src, int64_t num_blocks, float* dst) {
-  for (int64_t b = 0; b < num_blocks; b++, src += 24, dst += kSmallBlock) {
-    const float d = LoadF16(src), m = LoadF16(src + 2);
-    const uint32_t high = LoadU32(src + 4);
-    const uint8_t* qs = src + 8;
-    for (int j = 0; j < 16; j++) dst[j] = d * static_cast<float>(LowFiveBits(qs[j], high, j)) + m;
-    for (int j = 0; j < 16; j++) dst[16 + j] = d * static_cast<float>(HighFiveBits(qs[j], high, j)) + m;
+// d, m, five-bit integers
+TENON_CLONES void SplitQ5_1(const uint8_t* src, int64_t num_blocks, uint8_t* u, float* scales, float* mins) {
+  for (int64_t b = 0; b < num_blocks; b++, src += 24, u += kSmallBlock) {
+    scales[b] = LoadF16(src);
+    mins[b] = LoadF16(src + 2);
+    SplitFiveBits(src + 4, u);
   }
 }
 
 // d, 32 signed bytes
-TENON_CLONES void DequantizeQ8_0(const uint8_t* src, int64_t num_blocks, float* dst) {
-  for (int64_t b = 0; b < num_blocks; b++, src += 34, dst += kSmallBlock) {
-    const float d = LoadF16(src);
-    for (int j = 0; j < kSmallBlock; j++) dst[j] = d * static_cast<float>(static_cast<int8_t>(src[2 + j]));
+TENON_CLONES void SplitQ8_0(const uint8_t* src, int64_t num_blocks, uint8_t* u, float* scales, float*) {
+  for (int64_t b = 0; b < num_blocks; b++, src += 34, u += kSmallBlock) {
+    scales[b] = LoadF16(src);
+    for (int j = 0; j < kSmallBlock; j++) u[j] = src[2 + j] ^ 0x80;
   }
 }
 
 // 16 bytes of nibble pairs (scale, min) per 16 elements, 64 bytes of 2-bit values, d, dmin. Byte l of each half of the
 // values holds elements l, 32 + l, 64 + l, 96 + l of 128.
-TENON_CLONES void DequantizeQ2_K(const uint8_t* src, int64_t num_blocks, float* dst) {
-  for (int64_t b = 0; b < num_blocks; b++, src += 84, dst += kSuperBlock) {
-    const uint8_t* scales = src;
+TENON_CLONES void SplitQ2_K(const uint8_t* src, int64_t num_blocks, uint8_t* u, float* scales, float* mins) {
+  for (int64_t b = 0; b < num_blocks; b++, src += 84, u += kSuperBlock, scales += 16, mins += 16) {
     const float d = LoadF16(src + 80);
     const float dmin = LoadF16(src + 82);
     for (int group = 0; group < 16; group++) {
       const uint8_t* qs = src + 16 + group / 8 * 32 + group % 2 * 16;
       const int shift = group % 8 / 2 * 2;
-      const float scale = d * static_cast<float>(scales[group] & 15);
-      const float min = dmin * static_cast<float>(scales[group] >> 4);
-      float* y = dst + 16 * group;
-      for (int l = 0; l < 16; l++) y[l] = scale * static_cast<float>((qs[l] >> shift) & 3) - min;
+      scales[group] = d * static_cast<float>(src[group] & 15);
+      mins[group] = -(dmin * static_cast<float>(src[group] >> 4));
+      for (int l = 0; l < 16; l++) u[16 * group + l] = (qs[l] >> shift) & 3;
     }
   }
 }
@@ -141,83 +138,65 @@ TENON_INLINE void UnpackQ3Scales(const uint8_t* packed, int8_t* scales) {
   }
 }
 
-// 32 bytes of third bits (bit i of byte l: element 32 i + l; 0 means minus 4), 64 bytes of 2-bit values as in Q2_K, 12
-// bytes of scales, d.
-TENON_CLONES void DequantizeQ3_K(const uint8_t* src, int64_t num_blocks, float* dst) {
-  for (int64_t b = 0; b < num_blocks; b++, src += 110, dst += kSuperBlock) {
-    int8_t scales[16];
-    UnpackQ3Scales(src + 96, scales);
+// 32 bytes of third bits (bit i of byte l: element 32 i + l), 64 bytes of 2-bit values as in Q2_K, 12 bytes of scales, d.
+TENON_CLONES void SplitQ3_K(const uint8_t* src, int64_t num_blocks, uint8_t* u, float* scales, float*) {
+  for (int64_t b = 0; b < num_blocks; b++, src += 110, u += kSuperBlock, scales += 16) {
+    int8_t group_scales[16];
+    UnpackQ3Scales(src + 96, group_scales);
     const float d = LoadF16(src + 108);
     for (int group = 0; group < 16; group++) {
       const uint8_t* high = src + group % 2 * 16;
       const uint8_t* qs = src + 32 + group / 8 * 32 + group % 2 * 16;
       const int shift = group % 8 / 2 * 2;
       const int bit = group / 2;
-      const float scale = d * static_cast<float>(scales[group]);
-      float* y = dst + 16 * group;
-      for (int l = 0; l < 16; l++) {
-        const int q = ((qs[l] >> shift) & 3) + ((high[l] >> bit) & 1) * 4 - 4;
-        y[l] = scale * static_cast<float>(q);
-      }
+      scales[group] = d * static_cast<float>(group_scales[group]);
+      for (int l = 0; l < 16; l++)
+        u[16 * group + l] = static_cast<uint8_t>(((qs[l] >> shift) & 3) | ((high[l] >> bit) & 1) << 2);
     }
   }
 }
 
 // 8 six-bit scales and 8 six-bit minima in 12 bytes: those of groups 0…3 in the low six bits of bytes 0…3 and 4…7, those of
 // groups 4…7 in the nibbles of bytes 8…11 with their top two bits above the former.
-TENON_INLINE void UnpackKScales(const uint8_t* packed, uint8_t* scales, uint8_t* mins) {
+TENON_INLINE void SplitKScales(const uint8_t* packed, float d, float dmin, float* scales, float* mins) {
   for (int j = 0; j < 4; j++) {
-    scales[j] = packed[j] & 63;
-    mins[j] = packed[4 + j] & 63;
-    scales[4 + j] = static_cast<uint8_t>((packed[8 + j] & 15) | (packed[j] >> 6) << 4);
-    mins[4 + j] = static_cast<uint8_t>((packed[8 + j] >> 4) | (packed[4 + j] >> 6) << 4);
+    scales[j] = d * static_cast<float>(packed[j] & 63);
+    mins[j] = -(dmin * static_cast<float>(packed[4 + j] & 63));
+    scales[4 + j] = d * static_cast<float>((packed[8 + j] & 15) | (packed[j] >> 6) << 4);
+    mins[4 + j] = -(dmin * static_cast<float>((packed[8 + j] >> 4) | (packed[4 + j] >> 6) << 4));
   }
 }
 
 // d, dmin, 12 bytes of scales, 128 bytes of nibbles: 32 bytes hold groups 2i (low) and 2i + 1 (high) of 32 elements.
-TENON_CLONES void DequantizeQ4_K(const uint8_t* src, int64_t num_blocks, float* dst) {
-  for (int64_t b = 0; b < num_blocks; b++, src += 144, dst += kSuperBlock) {
-    uint8_t scales[8], mins[8];
-    UnpackKScales(src + 4, scales, mins);
-    const float d = LoadF16(src);
-    const float dmin = LoadF16(src + 2);
+TENON_CLONES void SplitQ4_K(const uint8_t* src, int64_t num_blocks, uint8_t* u, float* scales, float* mins) {
+  for (int64_t b = 0; b < num_blocks; b++, src += 144, u += kSuperBlock, scales += 8, mins += 8) {
+    SplitKScales(src + 4, LoadF16(src), LoadF16(src + 2), scales, mins);
     for (int group = 0; group < 8; group++) {
       const uint8_t* qs = src + 4 + kKScaleBytes + group / 2 * 32;
       const int shift = group % 2 * 4;
-      const float scale = d * static_cast<float>(scales[group]);
-      const float min = dmin * static_cast<float>(mins[group]);
-      float* y = dst + 32 * group;
-      for (int l = 0; l < 32; l++) y[l] = scale * static_cast<float>((qs[l] >> shift) & 15) - min;
+      for (int l = 0; l < 32; l++) u[32 * group + l] = (qs[l] >> shift) & 15;
     }
   }
 }
 
 // As Q4_K, with 32 bytes of fifth bits (bit i of byte l: element l of group i) before the nibbles.
-TENON_CLONES void DequantizeQ5_K(const uint8_t* src, int64_t num_blocks, float* dst) {
-  for (int64_t b = 0; b < num_blocks; b++, src += 176, dst += kSuperBlock) {
-    uint8_t scales[8], mins[8];
-    UnpackKScales(src + 4, scales, mins);
-    const float d = LoadF16(src);
-    const float dmin = LoadF16(src + 2);
+TENON_CLONES void SplitQ5_K(const uint8_t* src, int64_t num_blocks, uint8_t* u, float* scales, float* mins) {
+  for (int64_t b = 0; b < num_blocks; b++, src += 176, u += kSuperBlock, scales += 8, mins += 8) {
+    SplitKScales(src + 4, LoadF16(src), LoadF16(src + 2), scales, mins);
     const uint8_t* high = src + 4 + kKScaleBytes;
     for (int group = 0; group < 8; group++) {
       const uint8_t* qs = high + 32 + group / 2 * 32;
       const int shift = group % 2 * 4;
-      const float scale = d * static_cast<float>(scales[group]);
-      const float min = dmin * static_cast<float>(mins[group]);
-      float* y = dst + 32 * group;
-      for (int l = 0; l < 32; l++) {
-        const int q = ((qs[l] >> shift) & 15) | ((high[l] >> group) & 1) << 4;
-        y[l] = scale * static_cast<float>(q) - min;
-      }
+      for (int l = 0; l < 32; l++)
+        u[32 * group + l] = static_cast<uint8_t>(((qs[l] >> shift) & 15) | ((high[l] >> group) & 1) << 4);
     }
   }
 }
 
 // 128 bytes of nibbles, 64 bytes of bit pairs, 16 signed scales per 16 elements, d. In each half (128 elements): byte l of
 // 64 holds the nibbles of elements l and 64 + l; byte l of 32 the top bits of elements l, 32 + l, 64 + l, 96 + l.
-TENON_CLONES void DequantizeQ6_K(const uint8_t* src, int64_t num_blocks, float* dst) {
-  for (int64_t b = 0; b < num_blocks; b++, src += 210, dst += kSuperBlock) {
+TENON_CLONES void SplitQ6_K(const uint8_t* src, int64_t num_blocks, uint8_t* u, float* scales, float*) {
+  for (int64_t b = 0; b < num_blocks; b++, src += 210, u += kSuperBlock, scales += 16) {
     const float d = LoadF16(src + 208);
     for (int group = 0; group < 16; group++) {
       const int half = group / 8;
@@ -225,13 +204,19 @@ TENON_CLONES void DequantizeQ6_K(const uint8_t* src, int64_t num_blocks, float* 
       const uint8_t* high = src + 128 + 32 * half + group % 2 * 16;
       const int low_shift = group % 8 / 4 * 4;
       const int high_shift = group % 8 / 2 * 2;
-      const float scale = d * static_cast<float>(static_cast<int8_t>(src[192 + group]));
-      float* y = dst + 16 * group;
-      for (int l = 0; l < 16; l++) {
-        const int q = (((low[l] >> low_shift) & 15) | ((high[l] >> high_shift) & 3) << 4) - 32;
-        y[l] = scale * static_cast<float>(q);
-      }
+      scales[group] = d * static_cast<float>(static_cast<int8_t>(src[192 + group]));
+      for (int l = 0; l < 16; l++)
+        u[16 * group + l] = static_cast<uint8_t>(((low[l] >> low_shift) & 15) | ((high[l] >> high_shift) & 3) << 4);
     }
+  }
+}
+
+// Values of integers: scale * (u - zero) + min, with `mins` null where there are none.
+TENON_CLONES void ScaleGroups(const uint8_t* u, const float* scales, const float* mins, int64_t num_groups, int group,
+                              int zero, float* dst) {
+  for (int64_t g = 0; g < num_groups; g++, u += group, dst += group) {
+    const float scale = scales[g], min = mins == nullptr ? -0.0f : mins[g];
+    for (int j = 0; j < group; j++) dst[j] = scale * static_cast<float>(u[j] - zero) + min;
   }
 }
 
@@ -239,19 +224,34 @@ constexpr std::array kFormats = {
     CheckpointFormat{"F32", 1, 4, DequantizeF32},
     CheckpointFormat{"F16", 1, 2, DequantizeF16},
     CheckpointFormat{"BF16", 1, 2, DequantizeBf16},
-    CheckpointFormat{"Q4_0", 32, 18, DequantizeQ4_0},
-    CheckpointFormat{"Q4_1", 32, 20, DequantizeQ4_1},
-    CheckpointFormat{"Q5_0", 32, 22, DequantizeQ5_0},
-    CheckpointFormat{"Q5_1", 32, 24, DequantizeQ5_1},
-    CheckpointFormat{"Q8_0", 32, 34, DequantizeQ8_0},
-    CheckpointFormat{"Q2_K", 256, 84, DequantizeQ2_K},
-    CheckpointFormat{"Q3_K", 256, 110, DequantizeQ3_K},
-    CheckpointFormat{"Q4_K", 256, 144, DequantizeQ4_K},
-    CheckpointFormat{"Q5_K", 256, 176, DequantizeQ5_K},
-    CheckpointFormat{"Q6_K", 256, 210, DequantizeQ6_K},
+    CheckpointFormat{"Q4_0", 32, 18, nullptr, {32, 4, 8, false, SplitQ4_0}},
+    CheckpointFormat{"Q4_1", 32, 20, nullptr, {32, 4, 0, true, SplitQ4_1}},
+    CheckpointFormat{"Q5_0", 32, 22, nullptr, {32, 5, 16, false, SplitQ5_0}},
+    CheckpointFormat{"Q5_1", 32, 24, nullptr, {32, 5, 0, true, SplitQ5_1}},
+    CheckpointFormat{"Q8_0", 32, 34, nullptr, {32, 8, 128, false, SplitQ8_0}},
+    CheckpointFormat{"Q2_K", 256, 84, nullptr, {16, 2, 0, true, SplitQ2_K}},
+    CheckpointFormat{"Q3_K", 256, 110, nullptr, {16, 3, 4, false, SplitQ3_K}},
+    CheckpointFormat{"Q4_K", 256, 144, nullptr, {32, 4, 0, true, SplitQ4_K}},
+    CheckpointFormat{"Q5_K", 256, 176, nullptr, {32, 5, 0, true, SplitQ5_K}},
+    CheckpointFormat{"Q6_K", 256, 210, nullptr, {16, 6, 32, false, SplitQ6_K}},
 };
 
 }  // namespace
+
+// By way of the integers of at most kSuperBlock elements at a time.
+void CheckpointFormat::Dequantize(const uint8_t* src, int64_t num_blocks, float* dst) const {
+  if (!IsGrouped()) return convert(src, num_blocks, dst);
+  std::array<uint8_t, kSuperBlock> u;
+  std::array<float, kSuperBlock / 16> scales, mins;
+  const int64_t step = kSuperBlock / block_elements;
+  for (int64_t b = 0; b < num_blocks; b += step) {
+    const int64_t blocks = std::min(step, num_blocks - b), elements = blocks * block_elements;
+    groups.split(src + b * block_bytes, blocks, u.data(), scales.data(), mins.data());
+    ScaleGroups(u.data(), scales.data(), groups.has_min ? mins.data() : nullptr, elements / groups.size, groups.size,
+                groups.zero, dst);
+    dst += elements;
+  }
+}
 
 const CheckpointFormat* FindCheckpointFormat(std::string_view name) {
   for (const CheckpointFormat& format : kFormats) {

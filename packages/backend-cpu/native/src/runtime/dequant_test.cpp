@@ -46,7 +46,7 @@ int TestRecordedFormats(const char* path) {
     // One byte off, to see that no alignment is assumed.
     std::vector<uint8_t> shifted(sizes[1] + 1);
     std::memcpy(&shifted[1], &bytes[at + 16], sizes[1]);
-    format->dequantize(&shifted[1], sizes[0] / format->block_elements, actual.data());
+    format->Dequantize(&shifted[1], sizes[0] / format->block_elements, actual.data());
     for (int i = 0; i < sizes[0]; i++) {
       const bool both_nan = std::isnan(expected[i]) && std::isnan(actual[i]);
       EXPECT(both_nan || Bits(expected[i]) == Bits(actual[i]), "%s[%d]: %a, expected %a", name, i, actual[i], expected[i]);
@@ -71,7 +71,7 @@ void TestConversionToF16() {
   for (uint32_t half = 0; half < 0x7c00; half++) {
     const uint16_t pair[2] = {static_cast<uint16_t>(half), static_cast<uint16_t>(half + 1)};
     float values[2];
-    f16->dequantize(reinterpret_cast<const uint8_t*>(pair), 2, values);
+    f16->Dequantize(reinterpret_cast<const uint8_t*>(pair), 2, values);
     const double above = half == 0x7bff ? 65536.0 : values[1];
     const double gap = above - values[0];
     for (const double fraction : {0.0, 0.25, 0.49999, 0.5, 0.50001, 0.75}) {

@@ -8,8 +8,9 @@
 #include <atomic>
 #include <cinttypes>
 #include <cstring>
+#include <string>
 
-#include "dequant.h"
+#include "grouped_rows.h"
 #include "weights_source.h"
 
 namespace tenon_cpu {
@@ -29,7 +30,8 @@ enum class Layout { kPacked, kGated, kRowMajor, kVector };
 struct PlannedWeight {
   const WeightRequest* request;
   Layout layout;
-  WeightSource source;  // of no parts: a constant
+  Grouping grouping = {};  // of a quantized matrix that stays so
+  WeightSource source;     // of no parts: a constant
   uint64_t offset = 0;  // in the allocation
   uint8_t* data = nullptr;
 };
@@ -45,14 +47,18 @@ struct Item {
 
 constexpr int64_t BlocksOf(int64_t rows) { return (rows + kLanes - 1) / kLanes; }
 
+int64_t BlockBytes(const PlannedWeight& weight) {
+  return PackedBlockBytes(weight.request->dtype, weight.request->shape[1], weight.grouping);
+}
+
 uint64_t LayoutBytes(const PlannedWeight& weight) {
   const std::vector<int64_t>& shape = weight.request->shape;
   const Dtype dtype = weight.request->dtype;
   switch (weight.layout) {
     case Layout::kVector: return static_cast<uint64_t>(shape[0]) * sizeof(float);
     case Layout::kRowMajor: return static_cast<uint64_t>(shape[0] * shape[1]) * tenon::kDtypeBytes[static_cast<int>(dtype)];
-    case Layout::kPacked: return static_cast<uint64_t>(BlocksOf(shape[0]) * PackedBlockBytes(dtype, shape[1]));
-    case Layout::kGated: return static_cast<uint64_t>(2 * BlocksOf(shape[0] / 2) * PackedBlockBytes(dtype, shape[1]));
+    case Layout::kPacked: return static_cast<uint64_t>(BlocksOf(shape[0]) * BlockBytes(weight));
+    case Layout::kGated: return static_cast<uint64_t>(2 * BlocksOf(shape[0] / 2) * BlockBytes(weight));
   }
   return 0;
 }
@@ -66,6 +72,7 @@ Status ChooseLayout(const WeightRequest& request, Layout* layout) {
   if (request.Has(WeightUse::kVector)) {
     *layout = Layout::kVector;
     if (rank != 1 || request.uses != tenon::UseBit(WeightUse::kVector)) return InvalidRequest(request, "not only a vector");
+    if (request.scheme != tenon::WeightScheme::kNone) return InvalidRequest(request, "a vector with a scheme");
     return Status::Ok();
   }
   if (rank != 2 || request.uses == 0) return InvalidRequest(request, "neither a used matrix nor a vector");
@@ -74,7 +81,8 @@ Status ChooseLayout(const WeightRequest& request, Layout* layout) {
                          request.name.c_str(), tenon::kDtypeNames[static_cast<int>(request.dtype)]);
   }
   if (!request.Has(WeightUse::kLinearGated)) {
-    *layout = request.Has(WeightUse::kLinear) ? Layout::kPacked : Layout::kRowMajor;
+    const bool packed = request.Has(WeightUse::kLinear) || request.scheme != tenon::WeightScheme::kNone;
+    *layout = packed ? Layout::kPacked : Layout::kRowMajor;
     return Status::Ok();
   }
   *layout = Layout::kGated;
@@ -89,16 +97,30 @@ Status CheckConstant(const WeightRequest& request, Layout layout) {
   return Status::Ok();
 }
 
+// Every part is in a format whose integers the weight's scheme holds.
+Status CheckScheme(const WeightRequest& request, const PlannedWeight& weight) {
+  if (weight.grouping.bits == 0) return Status::Ok();
+  const char* scheme = tenon::kWeightSchemes[static_cast<int32_t>(request.scheme)].name;
+  for (const WeightSource::Part& part : weight.source.parts()) {
+    if (Fits(part.format->groups, weight.grouping)) continue;
+    return Status::Error(StatusCode::kUnsupportedQuantization, "weight '%s': a part in format %s cannot be held as %s",
+                         request.name.c_str(), std::string(part.format->name).c_str(), scheme);
+  }
+  return Status::Ok();
+}
+
 Status PlanWeights(const std::vector<WeightRequest>& requests, MappedFiles* files, std::vector<PlannedWeight>* weights,
                    uint64_t* total_bytes) {
   *total_bytes = 0;
   for (const WeightRequest& request : requests) {
-    PlannedWeight weight{.request = &request, .layout = Layout::kVector, .source = {}};
+    PlannedWeight weight{
+        .request = &request, .layout = Layout::kVector, .grouping = GroupingOf(request.scheme), .source = {}};
     TENON_RETURN_IF_ERROR(ChooseLayout(request, &weight.layout));
     if (request.parts.empty()) {
       TENON_RETURN_IF_ERROR(CheckConstant(request, weight.layout));
     } else {
       TENON_RETURN_IF_ERROR(WeightSource::Open(request, files, &weight.source));
+      TENON_RETURN_IF_ERROR(CheckScheme(request, weight));
     }
     weight.offset = *total_bytes;
     *total_bytes += (LayoutBytes(weight) + kAlignment - 1) / kAlignment * kAlignment;
@@ -141,6 +163,8 @@ std::vector<Item> CutIntoItems(const std::vector<PlannedWeight>& weights) {
 // One thread's room for 16 rows.
 class RowScratch {
  public:
+  GroupedRows grouped;
+
   float* Row(int row, int64_t cols) {
     const size_t needed = static_cast<size_t>(kLanes * (cols + 1));
     if (values_.size() < needed) values_.resize(needed);
@@ -158,7 +182,7 @@ const float* RowAsF32(const WeightSource& source, int64_t row, float* scratch) {
   if (part.format->name == "F32" && reinterpret_cast<uintptr_t>(src) % alignof(float) == 0) {
     return reinterpret_cast<const float*>(src);
   }
-  part.format->dequantize(src, source.cols() / part.format->block_elements, scratch);
+  part.format->Dequantize(src, source.cols() / part.format->block_elements, scratch);
   return scratch;
 }
 
@@ -171,6 +195,16 @@ const float* RowAsBf16Pairs(const WeightSource& source, int64_t row, float* scra
   scratch[cols / 2] = 0;
   std::memcpy(scratch, src, static_cast<size_t>(cols) * 2);
   return scratch;
+}
+
+// One packed block of `rows` ≤ 16 rows of a quantized matrix.
+void PackGroupedRows(const PlannedWeight& weight, int64_t first_row, int rows, uint8_t* dst, GroupedRows& scratch) {
+  const WeightSource& source = weight.source;
+  for (int r = 0; r < rows; r++) {
+    const WeightSource::Part& part = source.PartOfRow(first_row + r);
+    scratch.Split(*part.format, source.Row(part, first_row + r), source.cols(), weight.grouping, r);
+  }
+  scratch.Pack(rows, source.cols(), weight.grouping, dst);
 }
 
 // One packed block of `rows` ≤ 16 rows. Pairs of bf16 that are packed as f32 words of a matrix half as wide make the bf16
@@ -194,11 +228,16 @@ void PackRows(const PlannedWeight& weight, const Kernels& kernels, int64_t first
 
 void FillPacked(const Item& item, const Kernels& kernels, RowScratch& scratch) {
   const PlannedWeight& weight = *item.weight;
-  const int64_t block_bytes = PackedBlockBytes(weight.request->dtype, weight.source.cols());
+  const int64_t block_bytes = BlockBytes(weight);
   int64_t block = item.first_block;
   for (int64_t row = 0; row < item.num_rows; row += kLanes, block += item.block_step) {
     const int rows = static_cast<int>(std::min<int64_t>(kLanes, item.num_rows - row));
-    PackRows(weight, kernels, item.first_row + row, rows, weight.data + block * block_bytes, scratch);
+    uint8_t* dst = weight.data + block * block_bytes;
+    if (weight.grouping.bits != 0) {
+      PackGroupedRows(weight, item.first_row + row, rows, dst, scratch.grouped);
+    } else {
+      PackRows(weight, kernels, item.first_row + row, rows, dst, scratch);
+    }
   }
 }
 
@@ -224,7 +263,7 @@ void FillVector(const PlannedWeight& weight) {
   float* dst = reinterpret_cast<float*>(weight.data);
   std::copy(weight.request->data.begin(), weight.request->data.end(), dst);
   for (const WeightSource::Part& part : weight.source.parts()) {
-    part.format->dequantize(part.file->data() + part.offset, part.num_rows / part.format->block_elements, dst + part.first_row);
+    part.format->Dequantize(part.file->data() + part.offset, part.num_rows / part.format->block_elements, dst + part.first_row);
   }
 }
 
@@ -286,7 +325,9 @@ LoadedWeight Describe(const PlannedWeight& weight) {
       break;
     case Layout::kRowMajor: loaded.row_major = weight.data; break;
     case Layout::kPacked:
-    case Layout::kGated: loaded.packed = {weight.data, loaded.dtype, loaded.rows, loaded.cols}; break;
+    case Layout::kGated:
+      loaded.packed = {weight.data, loaded.dtype, loaded.rows, loaded.cols, weight.grouping};
+      break;
   }
   return loaded;
 }

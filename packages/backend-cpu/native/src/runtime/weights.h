@@ -14,7 +14,8 @@ using tenon::ProgressFn;
 using tenon::WeightRequest;
 
 // A weight in memory. One of the three is set: `packed` for the uses linear and linear_gated (tied embeddings included:
-// they are packed only), `row_major` for matrices that are only embeddings, `vector` (f32) for vectors and constants.
+// they are packed only) and for quantized matrices, `row_major` for other matrices that are only embeddings, `vector` (f32)
+// for vectors and constants.
 struct LoadedWeight {
   PackedMatrix packed{};            // data null where not packed
   const void* row_major = nullptr;  // [rows, cols] of `dtype`

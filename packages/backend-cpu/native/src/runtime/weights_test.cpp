@@ -1,5 +1,5 @@
-// weights_test: LoadWeights against a plain element-by-element layout of the same values, for every layout, type, and
-// awkward size; the same bytes whatever the threads; and what broken files and plans are answered.
+// weights_test: LoadWeights against a plain element-by-element layout of the same values, for every layout, type, weight
+// scheme and awkward size; the same bytes whatever the threads; and what broken files and plans are answered.
 #include "weights.h"
 
 #include <bit>
@@ -12,7 +12,7 @@
 #include <mutex>
 #include <random>
 
-#include "dequant.h"
+#include "grouped_rows.h"
 
 namespace tenon_cpu {
 namespace {
@@ -85,7 +85,7 @@ class Checkpoint {
     const CheckpointFormat* format = FindCheckpointFormat(part.format);
     const int64_t blocks = static_cast<int64_t>(part.size_bytes) / format->block_bytes;
     std::vector<float> values(blocks * format->block_elements);
-    format->dequantize(bytes_.data() + part.offset, blocks, values.data());
+    format->Dequantize(bytes_.data() + part.offset, blocks, values.data());
     return values;
   }
   uint16_t Half(const WeightPart& part, int64_t i) const {
@@ -231,6 +231,108 @@ void TestMatrices(const Kernels& kernels) {
          three.max_progress, three.total_progress);
 }
 
+// Element (row, col) of a grouped matrix, read out of its block as kernels.h describes it.
+float GroupedElement(const PackedMatrix& matrix, int64_t row, int64_t col, bool gated) {
+  const Grouping& grouping = matrix.grouping;
+  const int64_t half = gated ? matrix.n / 2 : matrix.n, in_half = row % half, lane = in_half % 16;
+  const int64_t block = gated ? in_half / 16 * 2 + row / half : in_half / 16;
+  const auto* unit = static_cast<const uint8_t*>(matrix.data) + block * PackedBlockBytes(matrix.dtype, matrix.k, grouping) +
+                     col / kUnitK * GroupedUnitBytes(grouping);
+  const int64_t in_unit = col % kUnitK, halves = kUnitK / grouping.group * 16;
+  const auto half_at = [&](int64_t index) {
+    float value;
+    FindCheckpointFormat("F16")->Dequantize(unit + 2 * index, 1, &value);
+    return value;
+  };
+  const int64_t at = in_unit / grouping.group * 16 + lane;
+  const float scale = half_at(at), min = grouping.has_min ? half_at(halves + at) : 0;
+  const uint8_t* quants = unit + 2 * halves * (grouping.has_min ? 2 : 1);
+  const int64_t in_byte = in_unit % 8;
+  const int u = grouping.bits == 8 ? quants[in_unit / 4 * 64 + lane * 4 + in_unit % 4]
+                                   : quants[in_unit / 8 * 64 + lane * 4 + in_byte % 4] >> (in_byte / 4 * 4) & 15;
+  return scale * static_cast<float>(u - grouping.Zero()) + min;
+}
+
+struct GroupedCase {
+  std::vector<const char*> formats;  // of the parts
+  tenon::WeightScheme scheme;
+  WeightUse use;
+  int64_t k;
+};
+
+// Scales and minima of the K formats are products that are rounded to f16; all others are the file's own.
+void ExpectGrouped(const GroupedCase& test, const Checkpoint& checkpoint, const WeightRequest& request,
+                   const LoadedWeight& weight) {
+  const Grouping grouping = GroupingOf(test.scheme);
+  const PackedMatrix& packed = weight.packed;
+  EXPECT(packed.data != nullptr && reinterpret_cast<uintptr_t>(packed.data) % 64 == 0, "grouped: misaligned");
+  EXPECT(packed.grouping.bits == grouping.bits && packed.grouping.group == grouping.group &&
+             packed.grouping.has_min == grouping.has_min && packed.k == test.k && packed.n == request.shape[0],
+         "grouped: another description");
+  if (packed.data == nullptr) return;
+  int64_t row = 0;
+  for (const WeightPart& part : request.parts) {
+    const std::vector<float> values = checkpoint.Values(part);
+    const bool exact = part.format.find("_K") == std::string::npos;
+    const float largest = std::abs(*std::max_element(values.begin(), values.end(), [](float a, float b) {
+      return std::abs(a) < std::abs(b);
+    }));
+    for (int64_t i = 0; i < static_cast<int64_t>(values.size()); i++) {
+      const float actual = GroupedElement(packed, row + i / test.k, i % test.k, test.use == WeightUse::kLinearGated);
+      const float tolerance = exact ? 0 : largest * 0x1p-9f;
+      EXPECT(std::abs(actual - values[i]) <= tolerance, "%s as %s, use %d: (%ld, %ld) is %g, expected %g",
+             part.format.c_str(), tenon::kWeightSchemes[static_cast<int>(test.scheme)].name, static_cast<int>(test.use),
+             row + i / test.k, i % test.k, actual, values[i]);
+    }
+    row += part.shape[0];
+  }
+}
+
+// Every format in every scheme that holds it, alone and beside another; widths with half a unit at the end.
+std::vector<GroupedCase> GroupedCases() {
+  constexpr const char* kFormats[] = {"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"};
+  std::vector<GroupedCase> cases;
+  for (size_t i = 1; i < std::size(tenon::kWeightSchemes); i++) {
+    const auto scheme = static_cast<tenon::WeightScheme>(i);
+    std::vector<const char*> fitting;
+    for (const char* format : kFormats) {
+      if (Fits(FindCheckpointFormat(format)->groups, GroupingOf(scheme))) fitting.push_back(format);
+    }
+    EXPECT(!fitting.empty(), "nothing fits %s", tenon::kWeightSchemes[i].name);
+    for (const char* format : fitting) {
+      const bool small = FindCheckpointFormat(format)->block_elements == 32;
+      for (const WeightUse use : {WeightUse::kLinear, WeightUse::kLinearGated, WeightUse::kEmbedding})
+        cases.push_back({{format}, scheme, use, small ? 96 : 256});
+      cases.push_back({{format, fitting[0], fitting.back()}, scheme, WeightUse::kLinear, 512});
+    }
+  }
+  return cases;
+}
+
+void TestGrouped(const Kernels& kernels) {
+  const std::vector<GroupedCase> cases = GroupedCases();
+  Checkpoint checkpoint("grouped.bin");
+  std::vector<WeightRequest> requests;
+  for (const GroupedCase& test : cases) {
+    WeightRequest request{.name = "w", .parts = {}, .shape = {0, test.k}, .dtype = Dtype::kBf16, .scheme = test.scheme,
+                          .uses = UseBit(test.use), .data = {}};
+    for (const char* format : test.formats) {
+      const int64_t rows = test.formats.size() == 1 ? 42 : 7 + static_cast<int64_t>(requests.size()) % 16;
+      request.parts.push_back(checkpoint.Add(format, {rows, test.k}, false, 1));
+      request.shape[0] += rows;
+    }
+    requests.push_back(std::move(request));
+  }
+  checkpoint.Write();
+  for (const int num_threads : {1, 3}) {
+    Loaded loaded;
+    Load(requests, kernels, num_threads, &loaded);
+    EXPECT(loaded.status.ok(), "%s", loaded.status.message().c_str());
+    if (!loaded.status.ok()) return;
+    for (size_t i = 0; i < cases.size(); i++) ExpectGrouped(cases[i], checkpoint, requests[i], loaded.weights[i]);
+  }
+}
+
 void TestVectors(const Kernels& kernels) {
   Checkpoint checkpoint("vectors.bin");
   const uint32_t vector = UseBit(WeightUse::kVector);
@@ -293,6 +395,10 @@ void TestErrors(const Kernels& kernels) {
   ExpectError(kernels, request(part, {4, 32}, linear), StatusCode::kOutOfMemory, {"1024"}, 100);
   ExpectError(kernels, request(part, {4, 32}, 0), StatusCode::kInternal, {"mlp.up"});
 
+  WeightRequest scheme = request(part, {4, 32}, linear);
+  scheme.scheme = tenon::WeightScheme::kInt8G32;
+  ExpectError(kernels, scheme, StatusCode::kUnsupportedQuantization, {"mlp.up", "BF16", "int8:g32"});
+
   checkpoint.Write(400);
   ExpectError(kernels, request(tail, {2, 32}, linear), StatusCode::kWeightsInvalid, {path, "truncated", tail.name, "576", "400"});
   WeightPart beyond = part;
@@ -313,6 +419,7 @@ int main() {
   for (const Isa isa : {Isa::kGeneric, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx}) {
     if (GetKernels(isa) == nullptr || !CanRun(isa)) continue;
     TestMatrices(*GetKernels(isa));
+    TestGrouped(*GetKernels(isa));
     TestVectors(*GetKernels(isa));
     TestErrors(*GetKernels(isa));
     tables++;
