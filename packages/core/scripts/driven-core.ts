@@ -2,13 +2,16 @@
 import { resultHeaderWords, rowMode, stepHeader, stepRegionNames } from '../src/backend/index.js';
 import type { CoreRequest } from '../src/engine/core-messages.js';
 import { EngineCore, type EngineCoreOptions } from '../src/engine/engine-core.js';
-import { coreStatsOf, type CoreStats } from '../src/engine/output-records.js';
+import { coreStatNames, coreStatsOf, type CoreStats } from '../src/engine/output-records.js';
 import { samplingDefaults } from '../src/sampling/resolve-sampling-params.js';
 import { buildSamplerRow } from '../src/sampling/sampler-row.js';
 
 const numLogitRowsWord = stepHeader.indexOf('numLogitRows');
 const rowModesWord = stepHeader.length + stepRegionNames.indexOf('rowModes');
 const vocabSize = 32_000;
+/** Where the records of a step say how many sequences run and wait. */
+const numRunningAt = 1 + coreStatNames.indexOf('numRunning');
+const numWaitingAt = 1 + coreStatNames.indexOf('numWaiting');
 const sampler = buildSamplerRow(samplingDefaults, {
   suppressTokens: [],
   badWords: new Int32Array(0),
@@ -53,6 +56,11 @@ export class DrivenCore {
   /** Sequences with a token in the step that is to be ended next. */
   get numLogitRows(): number {
     return this.#queued[0]?.step[numLogitRowsWord] ?? 0;
+  }
+
+  /** Sequences that run or wait, as of the last step. */
+  get numLive(): number {
+    return (this.#records[numRunningAt] ?? 0) + (this.#records[numWaitingAt] ?? 0);
   }
 
   get isBusy(): boolean {
