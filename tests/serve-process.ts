@@ -56,17 +56,33 @@ export async function serve(
   return { url, child, readyMs, output: () => printed, [Symbol.asyncDispose]: stop };
 }
 
+export interface RunOptions {
+  readonly input?: string;
+  readonly environment?: Readonly<Record<string, string>>;
+  /** A command that runs the command it is given, under limits. */
+  readonly under?: readonly string[];
+}
+
+export interface Ended {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
 /** Runs a command to its end. */
 export async function run(
   args: readonly string[],
-  input = '',
-): Promise<{ code: number | null; stdout: string; stderr: string }> {
-  const child = spawn(tenon, args, { cwd });
+  { input = '', environment = {}, under = [] }: RunOptions = {},
+): Promise<Ended> {
+  const [command, ...rest] = [...under, tenon, ...args];
+  const child = spawn(command!, rest, { cwd, env: { ...process.env, ...environment } });
   let stdout = '';
   let stderr = '';
   child.stdout.on('data', (data) => (stdout += data));
   child.stderr.on('data', (data) => (stderr += data));
   child.stdin.end(input);
-  const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
-  return { code, stdout, stderr };
+  return new Promise((resolve) =>
+    child.once('close', (code, signal) => resolve({ code, signal, stdout, stderr })),
+  );
 }
