@@ -1,5 +1,7 @@
-// runtime_test: thread pool, splits, memory, machine limits, and that attention's splits over KV do not show.
+// runtime_test: thread pool, splits, memory, files that change, machine limits, and that attention's splits over KV do not show.
+#include <signal.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -8,15 +10,20 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <memory>
+#include <mutex>
+#include <new>
 #include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "cpu_attention.h"
+#include "mapped_file.h"
 #include "memory_pool.h"
 #include "split.h"
 #include "topology.h"
+#include "weights.h"
 
 namespace tenon_cpu {
 namespace {
@@ -287,12 +294,112 @@ void TestAttentionSplits() {
   }
 }
 
+// A chunk that throws, in whichever thread, fails the call and nothing else.
+void TestThrowingChunks() {
+  ThreadPool threads(3);
+  for (int64_t bad = 0; bad < 100; ++bad) {
+    std::atomic<int64_t> ran{0};
+    bool thrown = false;
+    try {
+      threads.ParallelFor(100, [&](int64_t chunk, int) {
+        ++ran;
+        if (chunk == bad || chunk == 99) throw std::bad_alloc();
+      });
+    } catch (const std::bad_alloc&) {
+      thrown = true;
+    }
+    EXPECT(thrown && ran.load() == 100, "chunk %d: thrown %d, %d ran", static_cast<int>(bad), thrown, static_cast<int>(ran.load()));
+    int64_t sum = 0;
+    std::mutex mutex;
+    threads.ParallelFor(10, [&](int64_t chunk, int) {
+      const std::lock_guard lock(mutex);
+      sum += chunk;
+    });
+    EXPECT(sum == 45, "the next job: %d", static_cast<int>(sum));
+  }
+}
+
+// Where the system refuses memory, as under a limit of the process, an allocation is an error.
+void TestRefusedMemory() {
+  ThreadPool threads(1);
+  CpuMemoryPool pool(threads, uint64_t{1} << 50);
+  void* data = nullptr;
+  const tenon::Status status = pool.Allocate(tenon::Arena::kKv, size_t{1} << 49, &data);
+  EXPECT(status.code() == tenon::StatusCode::kOutOfMemory && data == nullptr, "%s", status.message().c_str());
+}
+
+// Loading reports progress as it goes: the first report is the moment at which the file is cut.
+void TestTruncatedWhileLoading(const std::string& path) {
+  constexpr int64_t kRows = 16384, kCols = 1024;
+  constexpr uint64_t kBytes = uint64_t{kRows * kCols * 2};
+  std::ofstream(path, std::ios::binary).close();
+  std::filesystem::resize_file(path, kBytes);
+  const tenon::WeightPart part{.name = "w", .file = path, .offset = 0, .size_bytes = kBytes, .format = "BF16", .shape = {kRows, kCols}};
+  const tenon::WeightRequest request{.name = "w", .parts = {part}, .shape = {kRows, kCols}, .dtype = Dtype::kBf16,
+                                     .uses = tenon::UseBit(tenon::WeightUse::kLinear), .data = {}};
+  for (const int num_threads : {1, 3}) {
+    std::filesystem::resize_file(path, kBytes);
+    ThreadPool threads(num_threads);
+    CpuMemoryPool pool(threads, uint64_t{1} << 40);
+    std::vector<LoadedWeight> weights;
+    void* memory = nullptr;
+    const auto cut = [&](uint64_t, uint64_t) { std::filesystem::resize_file(path, 4096); };
+    const tenon::Status status = LoadWeights({request}, *GetKernels(BestIsa()), threads, pool, cut, &weights, &memory);
+    EXPECT(status.code() == tenon::StatusCode::kWeightsInvalid && status.message().find("truncated while it was loaded") != std::string::npos,
+           "%s", status.message().c_str());
+    EXPECT(memory == nullptr && pool.UsedBytes(tenon::Arena::kWeights) == 0, "memory is kept");
+  }
+}
+
+// A file that loses its end while it is mapped reads as zeros from there on, and says so; others are not touched by it.
+void TestTruncatedFile() {
+  constexpr size_t kBytes = 64 << 10, kKept = 16 << 10;
+  struct sigaction before;
+  sigaction(SIGBUS, nullptr, &before);
+  const std::string folder = (std::filesystem::temp_directory_path() / ("tenon-runtime-" + std::to_string(getpid()))).string();
+  std::filesystem::create_directory(folder);
+  const auto open = [&](const char* name, std::unique_ptr<MappedFile>* file) {
+    std::ofstream(folder + "/" + name, std::ios::binary) << std::string(kBytes, 'w');
+    EXPECT(MappedFile::Open(folder + "/" + name, file).ok(), "open %s", name);
+  };
+  const auto count = [](const MappedFile& file) { return std::count(file.data(), file.data() + file.size(), 'w'); };
+  {
+    std::unique_ptr<MappedFile> cut, whole;
+    open("cut", &cut);
+    open("whole", &whole);
+    EXPECT(cut->data()[kBytes - 1] == 'w' && cut->CheckIntact().ok(), "before");
+    std::filesystem::resize_file(folder + "/cut", kKept);
+    cut->Populate(0, kBytes);
+    ThreadPool threads(3);
+    std::atomic<int64_t> read{0};
+    threads.ParallelFor(64, [&](int64_t page, int) {
+      read += std::count(cut->data() + page * 1024, cut->data() + (page + 1) * 1024, 'w');
+    });
+    EXPECT(read.load() == kKept && count(*cut) == kKept, "%d bytes", static_cast<int>(read.load()));
+    const tenon::Status status = cut->CheckIntact();
+    EXPECT(status.code() == tenon::StatusCode::kWeightsInvalid && status.message().find("/cut' could not be read") != std::string::npos,
+           "%s", status.message().c_str());
+    EXPECT(count(*whole) == kBytes && whole->CheckIntact().ok(), "the other file");
+    cut.reset();
+    open("cut", &cut);
+    EXPECT(count(*cut) == kBytes && cut->CheckIntact().ok(), "opened again");
+  }
+  TestTruncatedWhileLoading(folder + "/weights");
+  struct sigaction after;
+  sigaction(SIGBUS, nullptr, &after);
+  EXPECT(after.sa_handler == before.sa_handler, "the handler stays behind");
+  std::filesystem::remove_all(folder);
+}
+
 }  // namespace
 }  // namespace tenon_cpu
 
 int main() {
   using namespace tenon_cpu;
   TestThreadPool();
+  TestThrowingChunks();
+  TestRefusedMemory();
+  TestTruncatedFile();
   TestIdlePoolSleeps();
   ReportForkJoin();
   TestSplits();

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <climits>
+#include <utility>
 
 namespace tenon_cpu {
 namespace {
@@ -89,6 +90,7 @@ void ThreadPool::Run(int64_t num_chunks, ChunkFn fn, void* context) {
     // The thread that holds the last chunk may be waiting for this CPU.
     if (spins >= kPausesBeforeYield) sched_yield();
   }
+  if (failed_.load(std::memory_order_relaxed)) Rethrow();
 }
 
 // Runs chunks until none is left. The job cannot end, and so the next one not begin, before `done` is added.
@@ -97,10 +99,24 @@ void ThreadPool::TakeChunks(int thread) {
   while (HasWork()) {
     const uint64_t ticket = ticket_.fetch_add(1, std::memory_order_acq_rel);
     if (NextChunk(ticket) >= NumChunks(ticket)) break;
-    fn_(context_, static_cast<int64_t>(NextChunk(ticket)), thread);
+    try {
+      fn_(context_, static_cast<int64_t>(NextChunk(ticket)), thread);
+    } catch (...) {
+      KeepFailure();
+    }
     ++done;
   }
   if (done > 0) chunks_done_.fetch_add(done, std::memory_order_release);
+}
+
+// The first one counts. The job's other chunks still run: it cannot end before they do.
+void ThreadPool::KeepFailure() {
+  if (!failed_.exchange(true)) failure_ = std::current_exception();
+}
+
+void ThreadPool::Rethrow() {
+  failed_.store(false, std::memory_order_relaxed);
+  std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
 bool ThreadPool::HasWork() const {

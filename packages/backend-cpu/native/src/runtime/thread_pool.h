@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -31,7 +32,8 @@ class ThreadPool {
   void Wake();
 
   // Runs f(chunk, thread) for every chunk in [0, num_chunks), and returns when all have ended; 0 ≤ thread < size(),
-  // num_chunks < 2^31. One caller at a time. f must not call ParallelFor.
+  // num_chunks < 2^31. One caller at a time. f must not call ParallelFor. What a chunk throws, in any thread, is
+  // thrown here when all have ended.
   template <typename F>
   void ParallelFor(int64_t num_chunks, F&& f) {
     if (num_chunks <= 0) return;
@@ -52,6 +54,8 @@ class ThreadPool {
   void TakeChunks(int thread);
   void WorkerLoop(int thread);
   void JoinWorkers();
+  void KeepFailure();
+  void Rethrow();
   bool HasWork() const;
   void Park();
 
@@ -62,6 +66,8 @@ class ThreadPool {
   // The running job; does not change while one of its chunks is being run.
   alignas(64) ChunkFn fn_ = nullptr;
   void* context_ = nullptr;
+  std::atomic<bool> failed_{false};
+  std::exception_ptr failure_;
   // Parking: `wake_` is the futex word; `parked_` says that some thread may be asleep.
   alignas(64) std::atomic<uint32_t> wake_{0};
   std::atomic<uint32_t> parked_{0};

@@ -345,6 +345,11 @@ Status LoadWeights(const std::vector<WeightRequest>& requests, const Kernels& ke
   if (total_bytes > 0) TENON_RETURN_IF_ERROR(pool.Allocate(tenon::Arena::kWeights, total_bytes, memory));
   for (PlannedWeight& weight : weights) weight.data = static_cast<uint8_t*>(*memory) + weight.offset;
   FillWeights(CutIntoItems(weights), kernels, threads, progress);
+  if (Status intact = CheckIntact(files); !intact.ok()) {
+    pool.Free(*memory);
+    *memory = nullptr;
+    return intact;
+  }
   for (const PlannedWeight& weight : weights) out->push_back(Describe(weight));
   return Status::Ok();
 }

@@ -69,6 +69,11 @@ Status CheckBytes(const WeightPart& part, const MappedFile& file, uint64_t expec
 
 }  // namespace
 
+Status CheckIntact(const MappedFiles& files) {
+  for (const auto& [path, file] : files) TENON_RETURN_IF_ERROR(file->CheckIntact());
+  return Status::Ok();
+}
+
 Status WeightSource::Open(const WeightRequest& request, MappedFiles* files, WeightSource* out) {
   TENON_RETURN_IF_ERROR(CheckShapes(request));
   out->rows_ = request.shape[0];

@@ -17,6 +17,9 @@ namespace tenon_cpu {
 // Files by path, each opened once.
 using MappedFiles = std::map<std::string, std::unique_ptr<MappedFile>>;
 
+// After reading: the first error of MappedFile::CheckIntact.
+tenon::Status CheckIntact(const MappedFiles& files);
+
 // A matrix [rows, cols] (a vector: [rows, 1]) whose rows lie in one or more checkpoint tensors, one after the other.
 class WeightSource {
  public:
