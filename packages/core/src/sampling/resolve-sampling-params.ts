@@ -38,7 +38,8 @@ export interface SamplingLimits {
   readonly spelling?: 'camelCase' | 'snake_case';
 }
 
-const maxSequences = 16_384;
+/** Choices of one request. */
+export const maxSequences = 16_384;
 const maxStopStrings = 4;
 const maxBadWords = 128;
 const maxBias = 100;

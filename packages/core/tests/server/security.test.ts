@@ -134,3 +134,31 @@ describe('the log', () => {
     expect(await logOf('info', {}, { enableRequestIdHeaders: true })).toContain('marker-id');
   });
 });
+
+describe('the limits of a request', () => {
+  const stops = ['a', 'b', 'c', 'd', 'e'];
+  const prompts = Array.from({ length: 1025 }, () => 'x');
+  const cases: [string, string, object, number, string | null, string][] = [
+    ['body size', '/v1/completions', { prompt: 'x'.repeat(70_000) }, 413, null, 'request.too-large'],
+    ['prompt count', '/v1/completions', { prompt: prompts }, 400, 'prompt', 'request.invalid-value'],
+    ['n', '/v1/completions', { prompt: 'x', n: 16_385 }, 400, 'n', 'request.invalid-value'],
+    ['n of a chat', '/v1/chat/completions', { n: 16_385 }, 400, 'n', 'request.invalid-value'],
+    ['n times prompts', '/v1/completions', { prompt: prompts.slice(1), n: 17 }, 400, 'n', 'request.invalid-value'],
+    ['logprobs', '/v1/completions', { prompt: 'x', logprobs: 21 }, 400, 'logprobs', 'request.invalid-value'],
+    ['prompt logprobs', '/v1/completions', { prompt: 'x', prompt_logprobs: 21 }, 400, 'prompt_logprobs', 'request.invalid-value'],
+    ['top logprobs', '/v1/chat/completions', { logprobs: true, top_logprobs: 21 }, 400, 'top_logprobs', 'request.invalid-value'],
+    ['stop strings', '/v1/completions', { prompt: 'x', stop: stops }, 400, 'stop', 'request.invalid-value'],
+    ['bad words', '/v1/completions', { prompt: 'x', bad_words: prompts.slice(0, 129) }, 400, 'bad_words', 'request.invalid-value'],
+    ['length', '/v1/completions', { prompt: 'x'.repeat(300) }, 400, 'prompt', 'request.prompt-too-long'],
+  ]; // prettier-ignore
+
+  it.each(cases)('%s', async (_, url, fields, status, param, code) => {
+    const engine = new ScriptedEngine();
+    const app = await createApp({ engine, options: { disableDocs: true, bodyLimitBytes: 65_536 } });
+    const payload = url.includes('chat') ? { messages: [{ role: 'user', content: 'x' }], ...fields } : fields;
+    const response = await app.inject({ method: 'POST', url, payload });
+    expect(response.json()).toMatchObject({ error: { code: status, param, tenon_code: code } });
+    expect(response.statusCode).toBe(status);
+    expect(engine.stats().numRunning).toBe(0);
+  });
+});

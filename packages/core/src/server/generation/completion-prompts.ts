@@ -1,6 +1,7 @@
 /** The `prompt` of a completion request: one or many, as text or as token ids. */
 import type { Prompt } from '../../engine/types.js';
 import { TenonError } from '../../errors.js';
+import { maxSequences } from '../../sampling/resolve-sampling-params.js';
 import type { CompletionRequest } from '../schemas/completions.js';
 import type { ServerContext } from '../server-context.js';
 import { truncatePrompt } from './truncate-prompt.js';
@@ -15,9 +16,17 @@ export async function completionPrompts(body: CompletionRequest, context: Server
       { param: 'prompt' },
     );
   }
+  checkNumChoices(prompts.length, body.n ?? 1);
   prompts.forEach((prompt, i) => checkPrompt(prompt, i, context));
   if (body.truncate_prompt_tokens === undefined) return prompts;
   return Promise.all(prompts.map((prompt) => truncated(prompt, body, context)));
+}
+
+/** What one prompt may ask for, all together may ask for: choices cost memory from the start. */
+function checkNumChoices(numPrompts: number, n: number): void {
+  if (numPrompts * n <= maxSequences) return;
+  const message = `'n' is ${n} for each of ${numPrompts} prompts; at most ${maxSequences} choices are allowed in all`;
+  throw new TenonError('request.invalid-value', message, { param: 'n' });
 }
 
 function listPrompts(prompt: CompletionRequest['prompt']): Prompt[] {
