@@ -84,7 +84,12 @@ interface Server {
 
 function startServer(args: readonly string[]): Server {
   const tenon = process.argv[1]!;
-  const child = spawn(process.execPath, [tenon, 'serve', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  // A key would be asked for.
+  const { TENON_API_KEY: _key, ...env } = process.env;
+  const child = spawn(process.execPath, [tenon, 'serve', ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env,
+  });
   let printed = '';
   for (const stream of [child.stdout, child.stderr])
     stream.on('data', (text: Buffer) => (printed += String(text)));
