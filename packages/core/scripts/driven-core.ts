@@ -131,6 +131,7 @@ function coreOptions(options: DrivenCoreOptions): EngineCoreOptions {
     enablePrefixCaching: true,
     sharedPromptLength: Infinity,
     stepsInFlight: 2,
+    maxUnreadOutputs: Infinity,
     tokenBuckets: [],
   };
 }

@@ -23,6 +23,7 @@ interface CoreSetup {
   readonly longPrefillTokenThreshold: number;
   readonly mixedPrefillDecode: boolean;
   readonly stepsInFlight: number;
+  readonly maxUnreadOutputs?: number;
   readonly tokenBuckets: readonly number[];
 }
 
@@ -76,6 +77,7 @@ class TestCore {
       enablePrefixCaching: setup.enablePrefixCaching,
       sharedPromptLength: setup.sharedPromptLength ?? Infinity,
       stepsInFlight: setup.stepsInFlight,
+      maxUnreadOutputs: setup.maxUnreadOutputs ?? Infinity,
       tokenBuckets: setup.tokenBuckets,
     };
     this.core = new EngineCore(options, this.model, (message) => this.#receive(message));
@@ -381,6 +383,22 @@ describe('EngineCore', () => {
     expect(core.scores.get(1)).toHaveLength(29);
     for (let i = 2; i < 9; i++)
       expect(core.tokens.get(i)).toEqual(expectedTokens(promptOf(20, i), 6, vocabSize));
+  });
+
+  it('waits for a front end that does not keep up, and loses nothing', async () => {
+    const core = new TestCore({ ...defaults, maxUnreadOutputs: 4 });
+    for (let i = 0; i < 3; i++) core.add(i, promptOf(10, i), { maxTokens: 40 });
+    await core.idle();
+    // Those steps that were in flight already have ended.
+    expect(core.model.numSteps).toBeLessThanOrEqual(4 + defaults.stepsInFlight);
+    for (let reads = 1; core.ends.size < 3; reads++) {
+      expect(reads).toBeLessThan(100);
+      core.core.receive({ type: 'read' });
+      await core.idle();
+      expect(core.model.numSteps).toBeLessThanOrEqual(4 + defaults.stepsInFlight + reads);
+    }
+    for (let i = 0; i < 3; i++)
+      expect(core.tokens.get(i)).toEqual(expectedTokens(promptOf(10, i), 40, vocabSize));
   });
 
   it('permutes its answers as the requests are permuted', async () => {

@@ -24,7 +24,9 @@ export type ToCore =
   | { readonly type: 'add'; readonly request: CoreRequest }
   /** The front end has no use for these sequences any more: aborted, or ended by a stop string. */
   | { readonly type: 'end'; readonly sequenceIds: readonly number[] }
-  | { readonly type: 'reset-prefix-cache'; readonly ticket: number };
+  | { readonly type: 'reset-prefix-cache'; readonly ticket: number }
+  /** The front end has read a message of outputs. */
+  | { readonly type: 'read' };
 
 export type FromCore =
   /** Records of `OutputEncoder`. */

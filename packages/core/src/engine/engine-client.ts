@@ -305,8 +305,10 @@ export class EngineClient implements Engine {
   }
 
   #receive(message: FromCore): void {
-    if (message.type === 'outputs') this.#readOutputs(message.records);
-    else if (message.type === 'prefix-cache-reset') {
+    if (message.type === 'outputs') {
+      this.#readOutputs(message.records);
+      this.#link.send({ type: 'read' });
+    } else if (message.type === 'prefix-cache-reset') {
       this.#resets.get(message.ticket)?.resolve();
       this.#resets.delete(message.ticket);
     } else {

@@ -21,6 +21,8 @@ export interface EngineCoreOptions {
   /** Longer prompts share blocks only with prompts of the same length. */
   readonly sharedPromptLength: number;
   readonly stepsInFlight: number;
+  /** Messages of outputs that the front end may not have read yet when a step starts. */
+  readonly maxUnreadOutputs: number;
   readonly tokenBuckets: readonly number[];
 }
 
@@ -49,6 +51,7 @@ export class EngineCore {
   readonly #encoder = new OutputEncoder();
   #oldest = 0;
   #numInFlight = 0;
+  #numUnreadOutputs = 0;
   #numSteps = 0;
   #numPreemptedEnds = 0;
   #isWakeUpDue = false;
@@ -86,6 +89,7 @@ export class EngineCore {
   receive(message: ToCore): void {
     if (message.type === 'add') this.#add(message.request);
     else if (message.type === 'end') this.#end(message.sequenceIds);
+    else if (message.type === 'read') this.#noteRead();
     else if (message.type === 'reset-prefix-cache') {
       this.#kv.resetPrefixCache();
       this.#send({ type: 'prefix-cache-reset', ticket: message.ticket });
@@ -187,10 +191,21 @@ export class EngineCore {
     });
   }
 
+  /** A front end that cannot keep up holds the core back; else outputs would pile up, and it would do nothing but read them. */
+  #noteRead(): void {
+    const wasHeld = this.#isHeld;
+    this.#numUnreadOutputs--;
+    if (wasHeld) this.#guard(() => this.#pump());
+  }
+
+  get #isHeld(): boolean {
+    return this.#numUnreadOutputs >= this.#options.maxUnreadOutputs;
+  }
+
   #pump(): void {
     if (this.#isPumping || this.#dead !== undefined || this.#isClosed) return;
     this.#isPumping = true;
-    while (this.#numInFlight < this.#lanes.length && this.#tryStartStep());
+    while (this.#numInFlight < this.#lanes.length && !this.#isHeld && this.#tryStartStep());
     this.#isPumping = false;
   }
 
@@ -270,6 +285,7 @@ export class EngineCore {
       numStepsTotal: this.#numSteps,
       numStepsInFlight: this.#numInFlight,
     });
+    this.#numUnreadOutputs++;
     this.#send({ type: 'outputs', records });
   }
 

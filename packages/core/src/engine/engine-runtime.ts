@@ -63,6 +63,9 @@ export interface Runtime {
   abandon(): void;
 }
 
+/** Enough that the main thread's pauses are not felt. */
+const maxUnreadOutputs = 8;
+
 /** Words that a step's result may have (64 MiB), as long as one row of the whole vocabulary needs no more. */
 const maxResultWords = 1 << 24;
 
@@ -263,6 +266,7 @@ function coreOptions(
     sharedPromptLength:
       model.ropeScaling.type === 'dynamic' ? model.ropeScaling.originalMaxPosition : Infinity,
     stepsInFlight: limits.stepsInFlight,
+    maxUnreadOutputs,
     tokenBuckets: constraints.tokenBuckets,
   };
 }

@@ -66,6 +66,7 @@ export class TestEngine {
         enablePrefixCaching: true,
         sharedPromptLength: Infinity,
         stepsInFlight: 2,
+        maxUnreadOutputs: 8,
         tokenBuckets: [],
       },
       this.model,
