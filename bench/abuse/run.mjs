@@ -30,9 +30,10 @@ const { values, positionals } = parseArgs({
 const scale = Number(values.scale);
 const clientTimeoutMs = 2000;
 const mostMemoryGrowthMib = 200;
-/** 0.0 % when rounded; in a short time, what a collection of garbage may take. */
+/** 0.0 % when rounded; in a short time, what Node's own timers may take. */
 const mostIdlePercent = 0.05;
 const mostIdleMs = 5;
+const mostIdleTries = 3;
 
 const failures = [];
 
@@ -122,22 +123,27 @@ async function leftovers(server, start) {
   return wrong;
 }
 
+/**
+ * CPU time without requests. After a load, V8 collects garbage once or twice within half a minute, which is why there is a
+ * second and a third try.
+ */
 async function idle({ server }) {
   const seconds = Number(values['idle-seconds']);
-  await sleep(1000);
-  const before = server.cpuMs;
-  await sleep(seconds * 1000);
-  const usedMs = server.cpuMs - before;
-  const percent = usedMs / seconds / 10;
-  const figures = { 'CPU (%)': percent.toFixed(2), seconds, 'CPU time (ms)': usedMs.toFixed(1) };
+  const tries = [];
+  do {
+    await sleep(1000);
+    const before = server.cpuMs;
+    await sleep(seconds * 1000);
+    tries.push(server.cpuMs - before);
+  } while (!isIdle(tries.at(-1), seconds) && tries.length < mostIdleTries);
+  const percent = (ms) => (ms / seconds / 10).toFixed(2);
   return {
-    figures,
-    wrong:
-      percent < mostIdlePercent || usedMs < mostIdleMs
-        ? []
-        : [`${percent.toFixed(2)} % CPU in ${seconds} s without a request`],
-  };
+    figures: { [`CPU in ${seconds} s (%)`]: tries.map(percent).join(', then ') },
+    wrong: isIdle(tries.at(-1), seconds) ? [] : [`${percent(tries.at(-1))} % CPU in ${seconds} s without a request`],
+  }; // prettier-ignore
 }
+
+const isIdle = (ms, seconds) => ms < Math.max(mostIdleMs, seconds * 10 * mostIdlePercent);
 
 function report(name, { figures, wrong }) {
   console.log(`\n${name}`);
