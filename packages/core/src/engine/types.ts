@@ -84,6 +84,10 @@ export interface EngineInfo {
   readonly maxNumBatchedTokens: number;
   readonly maxLogprobs: number;
   readonly enablePrefixCaching: boolean;
+  /** How the KV cache's size was asked for: a share of the memory, or in its stead bytes or blocks. */
+  readonly gpuMemoryUtilization: number;
+  readonly kvCacheMemoryBytes?: number;
+  readonly numGpuBlocksOverride?: number;
   readonly weightsBytes: number;
   readonly kvBytes: number;
   readonly priorityScheduling: boolean;

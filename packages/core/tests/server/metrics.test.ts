@@ -48,6 +48,15 @@ describe.each([undefined, 'vllm'])('/metrics with prefix %s', (prefix) => {
     }
   });
 
+  it('has the settings of the KV cache as labels, without a model name', async () => {
+    const [, labels = ''] = /cache_config_info\{([^}]*)\} 1/.exec(await metricsText(prefix)) ?? [];
+    expect(labels.split(',').map((label) => label.split('=', 1)[0])).toEqual([
+      'engine', 'block_size', 'num_gpu_blocks', 'enable_prefix_caching', 'cache_dtype', 'gpu_memory_utilization',
+      'kv_cache_memory_bytes', 'num_gpu_blocks_override', 'kv_cache_size_tokens', 'kv_cache_max_concurrency',
+    ]); // prettier-ignore
+    expect(labels).toContain('gpu_memory_utilization="0.92",kv_cache_memory_bytes="None"');
+  });
+
   it('counts', async () => {
     const lines = new Set((await metricsText(prefix)).split('\n'));
     const labels = 'model_name="scripted",engine="0"';

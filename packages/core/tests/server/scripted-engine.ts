@@ -280,6 +280,7 @@ const scriptedInfo: EngineInfo = {
   maxNumBatchedTokens: 512,
   maxLogprobs: 20,
   enablePrefixCaching: true,
+  gpuMemoryUtilization: 0.92,
   weightsBytes: 0,
   kvBytes: 0,
   priorityScheduling: false,

@@ -111,6 +111,9 @@ export class ServerMetrics {
       num_gpu_blocks: String(info.numBlocks),
       enable_prefix_caching: String(info.enablePrefixCaching),
       cache_dtype: info.dtype,
+      gpu_memory_utilization: String(info.gpuMemoryUtilization),
+      kv_cache_memory_bytes: orNone(info.kvCacheMemoryBytes),
+      num_gpu_blocks_override: orNone(info.numGpuBlocksOverride),
       kv_cache_size_tokens: String(numTokens),
       kv_cache_max_concurrency: String(numTokens / info.maxModelLen),
     };
@@ -261,3 +264,6 @@ export class ServerMetrics {
     return histogram;
   }
 }
+
+/** As vLLM's labels have it. */
+const orNone = (value: number | undefined): string => String(value ?? 'None');
