@@ -4,6 +4,8 @@ import { readFileSync } from 'node:fs';
 import { parse } from 'yaml';
 
 import { TenonError } from '../errors.js';
+import { findLackingOption } from './lacking-options.js';
+import { findOption } from './option-table.js';
 
 /**
  * The file's options as arguments, but for those in `given`. Its `model` is the model, unless the command line has one:
@@ -14,9 +16,16 @@ export function readConfigFile(file: string, given: ReadonlySet<string>, rest: r
     ([name, value]) => [name.replaceAll('_', '-'), value] as const,
   );
   return entries.flatMap(([name, value]) => {
+    if (name !== 'model') checkName(file, name);
     if (name === 'model') return rest[0]?.startsWith('-') === false ? [] : [textOf(file, name, value)];
     return given.has(name) || value === null ? [] : toArguments(file, name, value);
   });
+}
+
+function checkName(file: string, name: string): void {
+  const [option = ''] = name.replace(/^no-/, '').split('.', 1);
+  const isKnown = [name, option].some((known) => findOption(known) ?? findLackingOption(known));
+  if (!isKnown) throw invalid(file, `unknown option '${name}'; see 'tenon serve --help all'`);
 }
 
 function toArguments(file: string, name: string, value: unknown): string[] {

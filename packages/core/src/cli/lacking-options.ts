@@ -107,18 +107,10 @@ const lackingOptions: ReadonlyMap<string, LackingOption> = new Map([
     'middleware h11-max-incomplete-event-size',
   ),
   ...lack('h11 is not used; use --max-body-size', 'h11-max-header-count'),
-  ...lack(
-    'prompts are never logged; use --log-level debug',
-    'enable-log-requests enable-log-outputs max-log-len',
-  ),
-  ...lack(
-    'use --disable-access-log',
-    'disable-log-requests disable-access-log-for-endpoints log-config-file',
-  ),
-  ...lack(
-    'use /metrics',
-    'disable-log-stats enable-log-deltas aggregate-engine-logging show-hidden-metrics-for-version',
-  ),
+  ...lack('answers are never logged; --log-requests logs prompts', 'enable-log-outputs'),
+  ...lack('requests are logged with --log-requests only; leave it out', 'disable-log-requests'),
+  ...lack('use --disable-access-log', 'disable-access-log-for-endpoints log-config-file'),
+  ...lack('use /metrics', 'enable-log-deltas aggregate-engine-logging show-hidden-metrics-for-version'),
   ...lack(
     'use /metrics',
     'kv-cache-metrics kv-cache-metrics-sample enable-mfu-metrics cudagraph-metrics enable-logging-iteration-details',

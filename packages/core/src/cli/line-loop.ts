@@ -17,7 +17,7 @@ export interface Terminal {
   readonly isInteractive: boolean;
 }
 
-export const standardTerminal = (): Terminal => ({
+const standardTerminal = (): Terminal => ({
   input: process.stdin,
   output: process.stdout,
   isInteractive: process.stdin.isTTY && process.stdout.isTTY,

@@ -1,8 +1,9 @@
-/** Loads a model for a command, with progress bars where a person is watching. */
+/** Loads a model for a command, and shows how far it is. */
 import type { EngineOptions } from '../config/engine-options.js';
 import type { EngineHost, LoadedEngine } from '../container.js';
 import { embeddedModelName, findEmbeddedModel } from './embedded-model.js';
 import type { OptionValue } from './option-values.js';
+import { progressBars, progressLines } from './progress.js';
 
 type Log = NonNullable<EngineHost['log']>;
 
@@ -36,39 +37,15 @@ export async function explainEngine(
 }
 
 export async function withProgress<T>(log: Log, work: (host: EngineHost) => Promise<T>): Promise<T> {
-  const progress = process.stderr.isTTY ? await createProgress() : undefined;
+  const progress = process.stderr.isTTY ? await progressBars() : progressLines((line) => log('info', line));
   try {
     return await work({
       log,
-      onLoadProgress: progress && ((loaded, total) => progress.show('loading', loaded, total)),
-      onDownloadProgress:
-        progress && (({ file, receivedBytes, totalBytes }) => progress.show(file, receivedBytes, totalBytes)),
+      onLoadProgress: (loaded, total) => progress.show('loading', loaded, total),
+      onDownloadProgress: ({ file, receivedBytes, totalBytes }) =>
+        progress.show(file, receivedBytes, totalBytes),
     });
   } finally {
-    progress?.stop();
+    progress.stop();
   }
-}
-
-interface Progress {
-  show(name: string, done: number, total: number): void;
-  stop(): void;
-}
-
-const mib = 2 ** 20;
-
-async function createProgress(): Promise<Progress> {
-  const { MultiBar, Presets } = (await import('cli-progress')).default;
-  const bars = new MultiBar(
-    { clearOnComplete: true, hideCursor: true, format: '{name} {bar} {percentage}% of {totalMib} MiB' },
-    Presets.shades_classic,
-  );
-  const byName = new Map<string, ReturnType<typeof bars.create>>();
-  return {
-    show(name, done, total) {
-      if (!byName.has(name))
-        byName.set(name, bars.create(total, done, { name, totalMib: (total / mib).toFixed(1) }));
-      byName.get(name)?.update(done);
-    },
-    stop: () => bars.stop(),
-  };
 }

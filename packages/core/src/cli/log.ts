@@ -22,15 +22,28 @@ function jsonLines(): DestinationStream {
   return lines;
 }
 
+/** A line of statistics takes the place of the one before it, where nothing was said between them. */
 function textLines(): DestinationStream {
+  let lastIsStats = false;
   return {
     write(line: string) {
-      const { level, time, msg, err } = JSON.parse(line) as LogLine;
+      const { level, time, msg, err, stats } = JSON.parse(line) as LogLine;
       const clock = new Date(time).toTimeString().slice(0, 8);
       const stack = err === undefined ? '' : `\n${err.stack}`;
-      process.stderr.write(`${clock} ${(levelNames[level] ?? 'info').padEnd(7)} ${msg}${stack}\n`);
+      const text = `${clock} ${(levelNames[level] ?? 'info').padEnd(7)} ${msg}${stack}`;
+      const isStats = stats !== undefined;
+      process.stderr.write(`${isStats && lastIsStats ? lineAbove : ''}${isStats ? fitted(text) : text}\n`);
+      lastIsStats = isStats;
     },
   };
+}
+
+/** Up one line, and clear it. */
+const lineAbove = '\u001B[1A\u001B[2K';
+
+/** On one row of the terminal, so that the next can take its place. */
+function fitted(text: string): string {
+  return text.slice(0, (process.stderr.columns || 80) - 1);
 }
 
 interface LogLine {
@@ -38,4 +51,5 @@ interface LogLine {
   readonly time: number;
   readonly msg: string;
   readonly err?: { readonly stack: string };
+  readonly stats?: object;
 }

@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 
 import { asTenonError, type ErrorKind, TenonError } from '../errors.js';
 import { tenonVersion } from '../version.js';
+import { helpTopic, showHelp } from './help.js';
 import { normalizeArguments, respellOption } from './parse-options.js';
 
 interface Subcommand {
@@ -13,6 +14,8 @@ interface Subcommand {
   readonly takesServeOptions: boolean;
   /** Whether it has subcommands itself. */
   readonly isGroup?: boolean;
+  /** Whether `--help` takes a topic. */
+  readonly hasHelpTopics?: boolean;
   readonly load: () => Promise<Command>;
 }
 
@@ -21,6 +24,7 @@ const subcommands: readonly Subcommand[] = [
     name: 'serve',
     summary: 'serve a model over an OpenAI-compatible API',
     takesServeOptions: true,
+    hasHelpTopics: true,
     load: async () => (await import('./serve.js')).serveCommand(),
   },
   {
@@ -39,6 +43,7 @@ const subcommands: readonly Subcommand[] = [
     name: 'explain',
     summary: 'show how a model runs: ops, kernels, bytes and reasons',
     takesServeOptions: true,
+    hasHelpTopics: true,
     load: async () => (await import('./explain.js')).explainCommand(),
   },
   {
@@ -87,6 +92,9 @@ async function run(argv: readonly string[]): Promise<void> {
   const program = await buildProgram(chosen);
   const numNames = chosen === undefined ? 0 : chosen.isGroup === true ? 2 : 1;
   const rest = argv.slice(numNames);
+  const topic = chosen?.hasHelpTopics === true ? helpTopic(rest) : undefined;
+  const command = program.commands.find((candidate) => candidate.name() === chosen?.name);
+  if (topic !== undefined && command !== undefined) return showHelp(command, topic);
   const normalized = chosen?.takesServeOptions === true ? normalizeArguments(rest) : rest;
   await program.parseAsync([...argv.slice(0, numNames), ...normalized], { from: 'user' });
 }

@@ -63,6 +63,7 @@ const scheduling = group('Scheduling', 'engine');
 const sampling = group('Sampling', 'engine');
 const device = group('Device', 'engine');
 const logging = group('Logging', 'command');
+const requestLog = group('Logging', 'server');
 
 const dtypes = ['auto', 'bfloat16', 'float16', 'half', 'float32', 'float'];
 
@@ -189,7 +190,22 @@ export const optionTable: readonly OptionRow[] = [
     env: 'TENON_LOGGING_LEVEL',
     aliases: ['uvicorn-log-level'],
   }),
-  logging('disable-access-log', 'flag', 'no line per request', { aliases: ['disable-uvicorn-access-log'] }),
+  logging('disable-access-log', 'flag', 'no line per HTTP request', {
+    aliases: ['disable-uvicorn-access-log'],
+  }),
+  logging('disable-log-stats', 'flag', 'no line of requests, tokens/s and KV cache while there is work'),
+  logging('log-stats-interval', 'number', 'seconds between these lines', {
+    default: '5',
+    min: 0.05,
+    env: 'TENON_LOG_STATS_INTERVAL',
+  }),
+  requestLog('log-requests', 'flag', 'log ids, prompts, sizes, parameters and times of requests', {
+    aliases: ['enable-log-requests'],
+  }),
+  requestLog('max-log-len', 'integer', 'characters, or token ids, of a logged prompt', {
+    default: '256',
+    min: 0,
+  }),
 ];
 
 const byName = new Map(

@@ -157,11 +157,16 @@ describe('options of vLLM that Tenon lacks', () => {
     ['-O3', /--optimization-level is not supported/],
     ['--kv-cache-dtype fp8', /--kv-cache-dtype is not supported/],
     ['--ssl-keyfile x', /reverse proxy/],
-    ['--no-enable-log-requests', /--no-enable-log-requests is not supported/],
+    ['--no-enable-log-outputs', /--no-enable-log-outputs is not supported/],
   ])('%s stops the start', (line, message) => {
     const error = failure(`model ${line}`);
     expect(error.code).toBe('config.invalid-option');
     expect(error.message).toMatch(message);
+  });
+
+  it('takes aliases of flags with --no-', () => {
+    expect(parse('--enable-log-requests').server).toEqual({ logRequests: true });
+    expect(parse('--no-enable-log-requests').server).toEqual({ logRequests: false });
   });
 
   it('takes values that ask for nothing', () => {
@@ -216,7 +221,8 @@ describe('--config', () => {
 
   it.each([
     ['tensor-parallel-size: 2', /not supported/],
-    ['colour: blue', /unknown option '--colour/],
+    ['colour: blue', /--config \S+\.yaml: unknown option 'colour'/],
+    ['no_colour: blue', /--config \S+\.yaml: unknown option 'no-colour'/],
     ['port: [', /--config/],
     ['- a', /expected option names/],
   ])('refuses %j', (text, message) => {

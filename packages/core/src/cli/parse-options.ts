@@ -41,8 +41,8 @@ function commanderOptions(row: OptionRow, collected: Collected): Option[] {
   const shown = new Option(`${short}--${row.name}${value}`, help).helpGroup(`${row.group}:`);
   const hidden = (row.aliases ?? []).map((alias) => new Option(`--${alias}${value}`).hideHelp());
   if (!isFlag) return [shown, ...hidden].map((option) => option.argParser(store));
-  const all = [shown, ...hidden, new Option(`--no-${row.name}`).hideHelp()];
-  return all;
+  const names = [row.name, ...(row.aliases ?? [])];
+  return [shown, ...hidden, ...names.map((name) => new Option(`--no-${name}`).hideHelp())];
 }
 
 function placeholder(row: OptionRow): string {
@@ -115,7 +115,7 @@ function plainSpelling(argument: string): string {
 }
 
 /** `--no-x`, `--x=1` and `--x.y` as `x`. */
-export function nameOf(argument: string): string {
+function nameOf(argument: string): string {
   const name = argument.slice(2).split(/[.=]/, 1)[0] ?? '';
   return name.startsWith('no-') && findOption(name) === undefined ? name.slice(3) : name;
 }

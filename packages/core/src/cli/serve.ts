@@ -6,6 +6,7 @@ import type { FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
 
 import type { LoadedEngine } from '../container.js';
+import type { Engine } from '../engine/types.js';
 import { TenonError } from '../errors.js';
 import type { Address } from '../server/listen.js';
 import type { ServerOptions } from '../server/server-options.js';
@@ -13,10 +14,12 @@ import { loadEngine } from './load-engine.js';
 import { optionTable } from './option-table.js';
 import type { OptionValue } from './option-values.js';
 import { addOptions, type OptionValues, readOptions } from './parse-options.js';
+import { watchStats } from './stats-line.js';
 import { startupReport } from './startup-report.js';
 
 const defaultHost = '127.0.0.1';
 const defaultPort = 8000;
+const defaultStatsSeconds = 5;
 /** A library may queue what it likes; a server had better say early that it is behind. */
 const defaultMaxNumWaitingRequests = 4096;
 
@@ -61,6 +64,7 @@ async function serve(model: string | undefined, values: OptionValues): Promise<v
     });
     const url = await listen(app, address);
     if (values.command['keepAliveOnEngineDeath'] !== true) exitOnEngineDeath(app, logger);
+    showStats(loaded.engine, values.command, logger);
     stopOnSignals(app, Number(values.command['shutdownTimeout'] ?? 0) * 1000, logger);
     process.stdout.write(startupReport(loaded, { url, options: app.tenon.options }));
     warnIfOpen(address, app.tenon.options.apiKeys, logger);
@@ -81,7 +85,7 @@ function serverOptionsOf({ server, command }: OptionValues, logger: Logger): Par
   return {
     ...(rest as Partial<ServerOptions>),
     chatTemplate: chatTemplate === undefined ? undefined : readTemplate(String(chatTemplate)),
-    logRequests: command['disableAccessLog'] !== true,
+    accessLog: command['disableAccessLog'] !== true,
     logger,
   };
 }
@@ -99,6 +103,12 @@ function readTemplate(fileOrTemplate: string): string {
     'config.invalid-option',
     `--chat-template is '${fileOrTemplate}'; expected a file that exists, or a Jinja template`,
   );
+}
+
+function showStats(engine: Engine, command: OptionValues['command'], logger: Logger): void {
+  if (command['disableLogStats'] === true) return;
+  const intervalMs = Number(command['logStatsInterval'] ?? defaultStatsSeconds) * 1000;
+  watchStats(engine, (line, stats) => logger.info({ stats }, line), intervalMs);
 }
 
 function warnIfOpen(address: Address, apiKeys: readonly string[], logger: Logger): void {

@@ -42,7 +42,7 @@ export async function createApp({ engine, options: given = {} }: CreateAppOption
   const app = fastify({
     ...connectionLimits(options.clientTimeoutSeconds, options.logger),
     ...(options.logger === undefined ? {} : { loggerInstance: options.logger }),
-    logController: new RequestLog({ disableRequestLogging: !options.logRequests }),
+    logController: new RequestLog({ disableRequestLogging: !options.accessLog }),
     bodyLimit: options.bodyLimitBytes,
     requestIdHeader,
     genReqId: newRequestId,

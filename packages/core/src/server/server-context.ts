@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 
 import type { Engine } from '../engine/types.js';
 import { tenonVersion } from '../version.js';
+import { GenerationLog } from './generation-log.js';
 import type { ServerOptions } from './server-options.js';
 
 export interface ServerContext {
@@ -12,6 +13,8 @@ export interface ServerContext {
   readonly startedAt: number;
   readonly systemFingerprint: string;
   readonly state: ServerState;
+  /** Undefined without --log-requests. */
+  readonly generationLog: GenerationLog | undefined;
 }
 
 export interface ServerState {
@@ -28,7 +31,13 @@ export function createServerContext(engine: Engine, options: ServerOptions): Ser
     startedAt: Math.floor(Date.now() / 1000),
     systemFingerprint: systemFingerprint(engine, options),
     state: { shuttingDown: false, numActiveRequests: 0 },
+    generationLog: generationLog(engine, options),
   };
+}
+
+function generationLog(engine: Engine, options: ServerOptions): GenerationLog | undefined {
+  const { logRequests, logger, maxLogLen } = options;
+  return logRequests && logger !== undefined ? new GenerationLog(engine, logger, maxLogLen) : undefined;
 }
 
 /** `tenon-<version>-<parallelism>-<hash>`: equal fingerprints give equal answers to seeded requests. */

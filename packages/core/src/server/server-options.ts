@@ -35,7 +35,12 @@ export interface ServerOptions {
   /** Tensor parallelism, for the system fingerprint. */
   readonly parallelism: string;
   readonly logger: FastifyBaseLogger | undefined;
+  /** A line per HTTP request. */
+  readonly accessLog: boolean;
+  /** Prompts, parameters, sizes and times of requests for the engine. */
   readonly logRequests: boolean;
+  /** Characters, or token ids, of a logged prompt. */
+  readonly maxLogLen: number;
 }
 
 export function completeServerOptions(options: Partial<ServerOptions>, modelName: string): ServerOptions {
@@ -64,6 +69,8 @@ export function completeServerOptions(options: Partial<ServerOptions>, modelName
     maxNumPrompts: options.maxNumPrompts ?? 1024,
     parallelism: options.parallelism ?? 'tp1',
     logger: options.logger,
-    logRequests: options.logRequests ?? true,
+    accessLog: options.accessLog ?? true,
+    logRequests: options.logRequests ?? false,
+    maxLogLen: options.maxLogLen ?? 256,
   };
 }

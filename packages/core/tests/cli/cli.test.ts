@@ -262,6 +262,9 @@ describe('tenon explain, doctor, help', () => {
     for (const group of ['Model:', 'Server:', 'Memory:', 'Scheduling:'])
       expect(help.stdout).toContain(`\n${group}\n`);
     expect(help.stdout).toContain('--max-model-len');
+    expect(help.stdout).not.toContain('--allowed-origins');
+    expect((await tenon(['serve', 'm', '--help', 'all']).ended).stdout).toContain('--allowed-origins');
+    expect((await tenon(['serve', '--help', 'nonsense']).ended).status).toBe(2);
     expect(help.status).toBe(0);
     expect((await tenon(['--version']).ended).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
     const unknown = await tenon(['swerve']).ended;

@@ -64,7 +64,7 @@ export function renderMessages(body: ChatPromptBody, tokenizer: Tokenizer, conte
   });
 }
 
-export function chatTokenizer({ engine }: ServerContext): Tokenizer {
+function chatTokenizer({ engine }: ServerContext): Tokenizer {
   if (engine.tokenizer !== undefined) return engine.tokenizer;
   throw new TenonError(
     'request.no-tokenizer',

@@ -1,20 +1,22 @@
 /** Runs an answer's engine requests side by side: to their ends, or as a stream of events. */
 import type { FastifyReply } from 'fastify';
 
-import type { Engine, GenerateRequest, RequestOutput } from '../../engine/types.js';
+import type { GenerateRequest, RequestOutput } from '../../engine/types.js';
 import { invariant } from '../../errors.js';
+import type { ServerContext } from '../server-context.js';
 import { clientController } from './client-signal.js';
 import { SseWriter } from './sse-writer.js';
 
 /** One output per request, in order. The first failure aborts the others. */
 export async function collectOutputs(
-  engine: Engine,
+  { engine, generationLog }: ServerContext,
   requests: readonly GenerateRequest[],
   reply: FastifyReply,
 ): Promise<RequestOutput[]> {
   const controller = clientController(reply);
   const collect = async (request: GenerateRequest): Promise<RequestOutput> => {
     let last: RequestOutput | undefined;
+    generationLog?.arrived(request);
     for await (const output of engine.generate({ ...request, signal: controller.signal })) last = output;
     controller.signal.throwIfAborted();
     invariant(last !== undefined, `request ${request.requestId} ended without an output`);
@@ -39,7 +41,7 @@ export interface AnswerStream {
  * failure becomes an error event.
  */
 export async function streamOutputs(
-  engine: Engine,
+  { engine, generationLog }: ServerContext,
   requests: readonly GenerateRequest[],
   reply: FastifyReply,
   stream: AnswerStream,
@@ -47,6 +49,7 @@ export async function streamOutputs(
   const controller = clientController(reply);
   let writer: SseWriter | undefined;
   const run = async (request: GenerateRequest, promptIndex: number): Promise<void> => {
+    generationLog?.arrived(request);
     for await (const output of engine.generate({ ...request, signal: controller.signal })) {
       // What has piled up for a client that has gone is not worth writing.
       controller.signal.throwIfAborted();

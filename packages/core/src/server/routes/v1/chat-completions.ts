@@ -38,8 +38,8 @@ export function chatCompletionRoute(app: FastifyInstance, context: ServerContext
         priority: body.priority,
         cacheSalt: body.cache_salt,
       };
-      if (body.stream === true) return streamOutputs(engine, [generateRequest], reply, new ChatStream(job));
-      const [output] = await collectOutputs(engine, [generateRequest], reply);
+      if (body.stream === true) return streamOutputs(context, [generateRequest], reply, new ChatStream(job));
+      const [output] = await collectOutputs(context, [generateRequest], reply);
       invariant(output !== undefined, 'a chat request has one output');
       return chatAnswer(job, output);
     },

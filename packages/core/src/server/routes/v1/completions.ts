@@ -34,8 +34,8 @@ export function completionRoute(app: FastifyInstance, context: ServerContext): v
       const prompts = await completionPrompts(body, context);
       const job: CompletionJob = { body, answer, prompts, params, context };
       const requests = engineRequests(job);
-      if (body.stream === true) return streamOutputs(engine, requests, reply, new CompletionStream(job));
-      return completionAnswer(job, await collectOutputs(engine, requests, reply));
+      if (body.stream === true) return streamOutputs(context, requests, reply, new CompletionStream(job));
+      return completionAnswer(job, await collectOutputs(context, requests, reply));
     },
   });
 }
