@@ -5,10 +5,16 @@ import { describe, expect, it } from 'vitest';
 
 const model = fileURLToPath(new URL('../packages/model-stories/model', import.meta.url));
 const nouns = ['dog', 'boat', 'garden', 'moon', 'clock', 'river', 'bird', 'hat'];
+const quantizedModel = fileURLToPath(new URL('fixtures/gguf/qwen2-Q4_1.gguf', import.meta.url));
 const common = { device: 'cpu', dtype: 'bfloat16', blockSize: 16, maxModelLen: 512 } as const;
 
+interface Request {
+  readonly prompt: string | { readonly tokenIds: readonly number[] };
+  readonly params: Partial<SamplingParams>;
+}
+
 /** 32 requests, greedy and sampled in every way, with prompts from 3 to 150 tokens. */
-const requests = Array.from({ length: 32 }, (_, i) => {
+const requests: readonly Request[] = Array.from({ length: 32 }, (_, i) => {
   const noun = nouns[i % nouns.length]!;
   const prompt =
     `Once upon a time there was a little ${noun}. `.repeat(1 + (i % 5) * 3) + `The ${noun} said number ${i}`;
@@ -31,8 +37,19 @@ const requests = Array.from({ length: 32 }, (_, i) => {
   return { prompt, params };
 });
 
-async function answers(options: object, together: boolean): Promise<string[]> {
-  await using llm = await LLM.load(model, { ...common, ...options });
+/** The same for a model of 256 tokens that has no text. */
+const tokenRequests: readonly Request[] = requests.map(({ params }, i) => ({
+  prompt: { tokenIds: Array.from({ length: 3 + ((i * 37) % 150) }, (_, k) => (i * 91 + k * k * 7) % 253) },
+  params: { ...params, badWords: [] },
+}));
+
+async function answers(
+  path: string,
+  requests: readonly Request[],
+  options: object,
+  together: boolean,
+): Promise<string[]> {
+  await using llm = await LLM.load(path, { ...common, ...options });
   if (!together) {
     const texts = [];
     for (const { prompt, params } of requests) texts.push((await llm.generate([prompt], params))[0]!);
@@ -46,15 +63,22 @@ async function answers(options: object, together: boolean): Promise<string[]> {
 }
 
 describe('the same request', () => {
-  it('has the same answer alone, in a batch of 32, chunked, cached, preempted, and on one thread', async () => {
-    const alone = await answers({ enablePrefixCaching: false }, false);
-    expect(new Set(alone).size).toBeGreaterThan(20);
-    expect(await answers({ enablePrefixCaching: false, maxNumSeqs: 32 }, true)).toEqual(alone);
-    expect(
-      await answers({ enablePrefixCaching: false, maxNumBatchedTokens: 40, maxNumSeqs: 32 }, true),
-    ).toEqual(alone);
-    expect(await answers({ enablePrefixCaching: true }, true)).toEqual(alone);
-    expect(await answers({ numGpuBlocksOverride: 40, enablePrefixCaching: false }, true)).toEqual(alone);
-    expect(await answers({ numThreads: 1, enablePrefixCaching: false }, true)).toEqual(alone);
-  });
+  it.each([
+    ['embedded model', model, requests, {}],
+    ['quantized model', quantizedModel, tokenRequests, { skipTokenizerInit: true }],
+  ] as const)(
+    'has the same answer alone, in a batch of 32, chunked, cached, preempted, and on one thread (%s)',
+    async (_, path, own, always) => {
+      const together = (options: object) => answers(path, own, { ...always, ...options }, true);
+      const alone = await answers(path, own, { ...always, enablePrefixCaching: false }, false);
+      expect(new Set(alone).size).toBeGreaterThan(20);
+      expect(await together({ enablePrefixCaching: false, maxNumSeqs: 32 })).toEqual(alone);
+      expect(await together({ enablePrefixCaching: false, maxNumBatchedTokens: 40, maxNumSeqs: 32 })).toEqual(
+        alone,
+      );
+      expect(await together({ enablePrefixCaching: true })).toEqual(alone);
+      expect(await together({ numGpuBlocksOverride: 40, enablePrefixCaching: false })).toEqual(alone);
+      expect(await together({ numThreads: 1, enablePrefixCaching: false })).toEqual(alone);
+    },
+  );
 });

@@ -1,21 +1,21 @@
 /** GGUF files of each family against transformers on the dequantized weights (fixtures/make_gguf_goldens.py), by the goldens' rule. */
-import { readdirSync, readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { LLM } from '@tenon/core';
 import { describe, expect, it } from 'vitest';
-import { firstWrongToken, logSoftmax, meanDifference, nearTie, type GoldenCase } from './goldens.js';
+import { firstWrongToken, ggufGoldens, logSoftmax, meanDifference, nearTie } from './goldens.js';
 
-const folder = fileURLToPath(new URL('fixtures/gguf/', import.meta.url));
-const names = readdirSync(folder)
-  .filter((name) => name.endsWith('.gguf'))
-  .map((name) => name.replace('.gguf', ''));
 const greedy = { temperature: 0, maxTokens: 24, ignoreEos: true };
 
-describe.each(names)('%s', (name) => {
-  const { cases } = JSON.parse(readFileSync(`${folder}${name}.json`, 'utf8')) as { cases: GoldenCase[] };
+describe.each(ggufGoldens)('$name', ({ path, cases }) => {
   const prompts = cases.map(({ prompt }) => ({ tokenIds: prompt }));
   const load = (dtype: string) =>
-    LLM.load(`${folder}${name}.gguf`, { device: 'cpu', dtype, skipTokenizerInit: true, maxLogprobs: -1 });
+    LLM.load(path, { device: 'cpu', dtype, skipTokenizerInit: true, maxLogprobs: -1 });
+
+  it('holds its matrices as quantized as the file', async () => {
+    const text = await LLM.explain(path, { device: 'cpu' });
+    expect(text).toMatch(/weights .*\(int[48]:g/);
+    expect(text).not.toMatch(/bf16 [\d.]+ %|^unpacked/m);
+    expect(await LLM.explain(path, { device: 'cpu', quantization: 'none' })).toMatch(/weights .*\(bf16/);
+  });
 
   it('gives the golden logits and tokens in float32', async () => {
     await using llm = await load('float32');

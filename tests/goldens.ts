@@ -34,6 +34,17 @@ export const goldens: readonly Golden[] = readdirSync(root, { withFileTypes: tru
     ];
   });
 
+const ggufRoot = fileURLToPath(new URL('fixtures/gguf/', import.meta.url));
+
+/** GGUF files in a block format each, which stay quantized (fixtures/make_gguf_goldens.py). */
+export const ggufGoldens: readonly Golden[] = readdirSync(ggufRoot)
+  .filter((name) => name.endsWith('.gguf'))
+  .map((file) => {
+    const name = file.replace('.gguf', '');
+    const path = `${ggufRoot}${file}`;
+    return { name, path, hfOverrides: {}, cases: casesOf(`${ggufRoot}${name}.json`) };
+  });
+
 /** Margins above which the best token is certain, by type. */
 export const nearTie = { float32: 2e-3, bfloat16: 0.15 } as const;
 

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { LLM } from '@tenon/core';
 import { afterAll, describe, expect, it } from 'vitest';
-import { firstWrongToken, goldens, meanDifference, nearTie } from './goldens.js';
+import { firstWrongToken, ggufGoldens, goldens, meanDifference, nearTie } from './goldens.js';
 
 const flags = /^flags\s*: (.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1]?.split(' ') ?? [];
 const needs: Record<string, readonly string[]> = {
@@ -13,9 +13,14 @@ const needs: Record<string, readonly string[]> = {
   amx: ['amx_tile', 'amx_bf16'],
 };
 const names = Object.keys(needs).filter((isa) => needs[isa]!.every((flag) => flags.includes(flag)));
-const chosen = goldens.filter(({ name }) =>
+const plain = goldens.filter(({ name }) =>
   ['mistral exact', 'qwen3 exact', 'llama-biases', 'qwen3-large-heads'].includes(name),
 );
+// between them, every scheme of quantized weights
+const quantized = ggufGoldens.filter(({ name }) =>
+  ['llama-Q4_0', 'llama-K', 'qwen2-Q8_0', 'qwen2-Q4_1', 'qwen3-Q5_1'].includes(name),
+);
+const chosen = [...plain, ...quantized];
 
 const before = process.env['TENON_CPU_ISA'];
 afterAll(() => {
