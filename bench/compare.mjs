@@ -1,10 +1,13 @@
 // Tenon beside its peers on the same weights, prompts and lengths, in one run: rounds alternate between the engines, answers are
 // checked against each other, medians and ratios are printed.
 // usage: node bench/compare.mjs [--engines tenon,llama-native,llama,vllm,transformers] [--rounds 3] [--threads 2] [--only prefill-512,decode-1] [--json FILE]
+//        [--output-tokens 256]          of an answer, where decoding is measured
+//        [--formats q8_0,q4_0,q4_1]     the same GGUF file of each format for all engines that read GGUF, instead of bf16
 //        after bench/prepare.sh
 import { spawn } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
@@ -16,37 +19,40 @@ const { values: options } = parseArgs({
     threads: { type: 'string', default: '2' },
     only: { type: 'string' },
     json: { type: 'string' },
+    formats: { type: 'string' },
+    'output-tokens': { type: 'string', default: '256' },
     folder: { type: 'string', default: at('../.models/smollm2-bf16') },
     gguf: { type: 'string', default: at('../.models/smollm2-bf16.gguf') },
+    models: { type: 'string', default: at('../.models') },
     peers: { type: 'string', default: at('../.peers') },
   },
 });
 
-const commands = {
-  tenon: [process.execPath, [at('engines/tenon.mjs'), options.folder, options.threads]],
+/** What engines are started with, on a folder of safetensors and a GGUF file of the same weights. */
+const commandsFor = ({ folder, gguf }) => ({
+  tenon: [process.execPath, [at('engines/tenon.mjs'), folder, options.threads]],
   // built here, one call per step; and prebuilt, behind a JavaScript binding
-  'llama-native': [`${options.peers}/llama-native/llama_native`, [options.gguf, options.threads]],
-  llama: [
-    process.execPath,
-    [at('engines/llama.mjs'), options.gguf, options.threads, `${options.peers}/llama`],
-  ],
-  vllm: [`${options.peers}/vllm/bin/python`, [at('engines/vllm_engine.py'), options.folder, options.threads]],
+  'llama-native': [`${options.peers}/llama-native/llama_native`, [gguf, options.threads]],
+  llama: [process.execPath, [at('engines/llama.mjs'), gguf, options.threads, `${options.peers}/llama`]],
+  vllm: [`${options.peers}/vllm/bin/python`, [at('engines/vllm_engine.py'), folder, options.threads]],
   transformers: [
     `${options.peers}/convert/bin/python`,
-    [at('engines/transformers_engine.py'), options.folder, options.threads],
+    [at('engines/transformers_engine.py'), folder, options.threads],
   ],
-};
+});
 const neededBy = {
-  tenon: options.folder,
+  tenon: at('../packages/backend-cpu/native/build/Release'),
   'llama-native': `${options.peers}/llama-native/llama_native`,
   llama: `${options.peers}/llama/node_modules`,
   vllm: `${options.peers}/vllm`,
   transformers: `${options.peers}/convert`,
 };
 
+const readers = ['tenon', 'llama-native', 'llama'];
+
 /** Starts an engine; `ask` sends one job and resolves to its answer. */
-async function startEngine(name) {
-  const [command, args] = commands[name];
+async function startEngine(name, model) {
+  const [command, args] = commandsFor(model)[name];
   const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'ignore'] });
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const next = async () => {
@@ -72,7 +78,8 @@ function prompts(count, length) {
   });
 }
 
-const decode = async (engine, count, promptTokens = 64, outputTokens = 256) => {
+const outputTokens = Number(options['output-tokens']);
+const decode = async (engine, count, promptTokens = 64) => {
   const batch = prompts(count, promptTokens);
   const prefill = await engine.ask({ prompts: batch, maxTokens: 1 });
   const whole = await engine.ask({ prompts: batch, maxTokens: outputTokens });
@@ -90,52 +97,67 @@ const measures = {
   'decode-32': (engine) => decode(engine, 32),
 };
 
+/** Threads of some engines spin for a second after their last work, and would slow the next one down. */
+const settleMs = 2000;
 const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 const commonPrefix = (a, b) => {
   const first = a.findIndex((token, i) => token !== b[i]);
   return first === -1 ? a.length : first;
 };
 
-const engines = [];
-for (const name of options.engines.split(',')) {
-  if (!(name in commands)) throw new Error(`no engine '${name}'; expected some of ${Object.keys(commands)}`);
-  if (!existsSync(neededBy[name])) {
-    console.error(`${name}: ${neededBy[name]} is not there, left out; bench/prepare.sh makes it`);
-    continue;
-  }
-  engines.push(await startEngine(name));
-  const engine = engines.at(-1);
-  console.log(`${name}: ${engine.version}, loaded in ${engine.loadSeconds.toFixed(2)} s`);
+const engineNames = options.engines.split(',');
+const known = Object.keys(neededBy);
+for (const name of engineNames) {
+  if (!known.includes(name)) throw new Error(`no engine '${name}'; expected some of ${known}`);
 }
 
-const wanted = options.only?.split(',') ?? Object.keys(measures);
-const results = {};
+async function startEngines(model) {
+  const engines = [];
+  for (const name of engineNames) {
+    if (model.onlyGguf && !readers.includes(name)) continue;
+    if (!existsSync(neededBy[name])) {
+      console.error(`${name}: ${neededBy[name]} is not there, left out; bench/prepare.sh makes it`);
+      continue;
+    }
+    const engine = await startEngine(name, model);
+    engines.push(engine);
+    console.log(`${name}: ${engine.version}, loaded in ${engine.loadSeconds.toFixed(2)} s`);
+  }
+  return engines;
+}
+
 let disagreements = 0;
-for (const measure of wanted) {
+/** 16-bit arithmetic of different engines parts ways at near-ties; the first token of most prompts must agree. */
+function checkAgreement(what, lengths) {
+  const same = lengths.filter((length) => length > 0).length / lengths.length;
+  if (same >= 0.75) return;
+  disagreements++;
+  console.error(`${what} agree on the first token of only ${Math.round(same * 100)} % of the prompts`);
+}
+
+/** Rounds of one measure: tokens/s of every engine, and how many tokens of an answer are those of the first engine. */
+async function measureRounds(measure, engines) {
   const rates = Object.fromEntries(engines.map((engine) => [engine.name, []]));
   const agreement = {};
   for (const engine of engines) await measures[measure](engine); // warm-up
   for (let round = 0; round < Number(options.rounds); round++) {
     let reference;
     for (const engine of engines) {
+      await sleep(settleMs);
       const { rate, outputs } = await measures[measure](engine);
       rates[engine.name].push(rate);
       reference ??= outputs;
       const lengths = outputs.map((tokens, i) => commonPrefix(tokens, reference[i]));
       agreement[engine.name] = lengths.reduce((sum, length) => sum + length, 0) / lengths.length;
-      // 16-bit arithmetic of different engines parts ways at near-ties; the first token of most prompts must agree
-      const same = lengths.filter((length) => length > 0).length / lengths.length;
-      if (same < 0.75) {
-        disagreements++;
-        console.error(
-          `${measure}: ${engine.name} and ${engines[0].name} agree on the first token of only ${Math.round(same * 100)} % of the prompts`,
-        );
-      }
+      checkAgreement(`${measure}: ${engine.name} and ${engines[0].name}`, lengths);
     }
   }
-  results[measure] = { rates, agreement };
+  return { rates, agreement };
+}
+
+function printRounds(title, engines, { rates, agreement }) {
   const base = median(rates[engines[0].name]);
-  console.log(`\n${measure} (tokens/s)`);
+  console.log(`\n${title} (tokens/s)`);
   for (const { name } of engines) {
     const own = rates[name];
     const ratio =
@@ -146,10 +168,31 @@ for (const measure of wanted) {
     );
   }
 }
-for (const engine of engines) engine.stop();
-if (options.json)
-  writeFileSync(
-    options.json,
-    `${JSON.stringify({ versions: engines.map((e) => e.version), results }, null, 2)}\n`,
-  );
+
+/** All measures on one model: `{ versions, results }`. */
+async function compareOn(model) {
+  const engines = await startEngines(model);
+  const results = {};
+  for (const measure of options.only?.split(',') ?? Object.keys(measures)) {
+    results[measure] = await measureRounds(measure, engines);
+    printRounds(model.name === undefined ? measure : `${model.name} ${measure}`, engines, results[measure]);
+  }
+  for (const engine of engines) engine.stop();
+  return { versions: engines.map((engine) => engine.version), results };
+}
+
+/** One after the other in this run, so that ratios between formats hold too. */
+async function compareFormats(formats) {
+  const results = {};
+  for (const name of formats) {
+    const file = `${options.models}/smollm2-${name}.gguf`;
+    results[name] = await compareOn({ name, folder: file, gguf: file, onlyGguf: true });
+  }
+  return results;
+}
+
+const results = options.formats
+  ? await compareFormats(options.formats.split(','))
+  : await compareOn({ folder: options.folder, gguf: options.gguf });
+if (options.json) writeFileSync(options.json, `${JSON.stringify(results, null, 2)}\n`);
 process.exitCode = disagreements > 0 ? 1 : 0;

@@ -14,6 +14,10 @@ if want model "$@"; then
   gguf=$(ls .models/SmolLM2-135M-Instruct*.gguf | head -n 1)
   .peers/convert/bin/python bench/convert_to_hf.py "$gguf" .models/smollm2-bf16
   .peers/convert/bin/python bench/convert_gguf.py "$gguf" .models/smollm2-bf16.gguf BF16
+  ln -sf "$(basename "$gguf")" .models/smollm2-q4_1.gguf
+  for format in Q8_0 Q4_0; do
+    .peers/convert/bin/python bench/convert_gguf.py "$gguf" ".models/smollm2-${format,,}.gguf" "$format"
+  done
 fi
 if want llama "$@"; then
   mkdir -p .peers/llama && (cd .peers/llama && npm init -y >/dev/null && npm install node-llama-cpp@3.22.1)
