@@ -104,7 +104,9 @@ function writeCheckpoint(folder, targetBytes) {
   return shards.map((shard, i) => writeShard(join(folder, names[i]), shard));
 }
 
-const number = (i) => String(i).padStart(5, '0');
+function number(i) {
+  return String(i).padStart(5, '0');
+}
 
 function tensor(name, ...shape) {
   return { name, shape, bytes: 2 * shape.reduce((a, b) => a * b, 1) };
