@@ -24,26 +24,24 @@ function jsonLines(): DestinationStream {
 
 /** A line of statistics takes the place of the one before it, where nothing was said between them. */
 function textLines(): DestinationStream {
-  let lastIsStats = false;
+  let statsBefore = '';
   return {
     write(line: string) {
       const { level, time, msg, err, stats } = JSON.parse(line) as LogLine;
       const clock = new Date(time).toTimeString().slice(0, 8);
       const stack = err === undefined ? '' : `\n${err.stack}`;
       const text = `${clock} ${(levelNames[level] ?? 'info').padEnd(7)} ${msg}${stack}`;
-      const isStats = stats !== undefined;
-      process.stderr.write(`${isStats && lastIsStats ? lineAbove : ''}${isStats ? fitted(text) : text}\n`);
-      lastIsStats = isStats;
+      const erasing = stats === undefined || statsBefore === '' ? '' : erase(statsBefore);
+      process.stderr.write(`${erasing}${text}\n`);
+      statsBefore = stats === undefined ? '' : text;
     },
   };
 }
 
-/** Up one line, and clear it. */
-const lineAbove = '\u001B[1A\u001B[2K';
-
-/** On one row of the terminal, so that the next can take its place. */
-function fitted(text: string): string {
-  return text.slice(0, (process.stderr.columns || 80) - 1);
+/** Goes back over the rows of the terminal that a line has taken, and clears them. */
+function erase(text: string): string {
+  const columns = process.stderr.columns || 80;
+  return `\u001B[${Math.ceil(text.length / columns)}A\u001B[J`;
 }
 
 interface LogLine {

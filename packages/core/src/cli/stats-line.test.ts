@@ -46,12 +46,12 @@ it('tells rates since the last line while there is work, and stops when there is
   engine.step({ numRunning: 2, numWaiting: 0, numGenerationTokensTotal: 503, kvCacheUsage: 0.004 });
   vi.advanceTimersByTime(5000);
   expect(lines).toEqual([
-    'running 3, waiting 1; prompt 200 tokens/s, generation 0.6 tokens/s; KV cache 13 %, prefix hits 40 %',
-    'running 2, waiting 0; prompt 0.0 tokens/s, generation 100 tokens/s; KV cache 0.4 %',
+    'running 3, waiting 1; prompt 200, generation 0.6 tokens/s; KV cache 13 %, prefix hits 40 %',
+    'running 2, waiting 0; prompt 0.0, generation 100 tokens/s; KV cache 0.4 %',
   ]);
   engine.step({ numRunning: 0, kvCacheUsage: 0 });
   vi.advanceTimersByTime(5000);
-  expect(lines[2]).toBe('running 0, waiting 0; prompt 0.0 tokens/s, generation 0.0 tokens/s; KV cache 0 %');
+  expect(lines[2]).toBe('running 0, waiting 0; prompt 0.0, generation 0.0 tokens/s; KV cache 0 %');
   expect(vi.getTimerCount()).toBe(0);
   vi.advanceTimersByTime(60_000);
   expect(lines).toHaveLength(3);

@@ -55,10 +55,10 @@ function describe(report: StatsReport): string {
   const hits = report.prefixHitRate === undefined ? '' : `, prefix hits ${percent(report.prefixHitRate)}`;
   return (
     `running ${report.numRunning}, waiting ${report.numWaiting}; ` +
-    `prompt ${rate(report.promptTokensPerSecond)}, generation ${rate(report.generationTokensPerSecond)}; ` +
+    `prompt ${rate(report.promptTokensPerSecond)}, generation ${rate(report.generationTokensPerSecond)} tokens/s; ` +
     `KV cache ${percent(report.kvCacheUsage)}${hits}`
   );
 }
 
-const rate = (perSecond: number): string => `${perSecond.toFixed(perSecond < 10 ? 1 : 0)} tokens/s`;
+const rate = (perSecond: number): string => perSecond.toFixed(perSecond < 10 ? 1 : 0);
 const percent = (share: number): string => `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
