@@ -33,7 +33,7 @@ const mostMemoryGrowthMib = 200;
 /** 0.0 % when rounded; in a short time, what Node's own timers may take. */
 const mostIdlePercent = 0.05;
 const mostIdleMs = 5;
-const mostIdleTries = 3;
+const mostIdleTries = 4;
 
 const failures = [];
 
@@ -125,7 +125,7 @@ async function leftovers(server, start) {
 
 /**
  * CPU time without requests. After a load, V8 collects garbage once or twice within half a minute, which is why there is a
- * second and a third try.
+ * second try and a third.
  */
 async function idle({ server }) {
   const seconds = Number(values['idle-seconds']);

@@ -393,7 +393,7 @@ describe('EngineCore', () => {
     expect(core.model.numSteps).toBeLessThanOrEqual(4 + defaults.stepsInFlight);
     for (let reads = 1; core.ends.size < 3; reads++) {
       expect(reads).toBeLessThan(100);
-      core.core.receive({ type: 'read' });
+      core.core.receive({ type: 'read', count: 1 });
       await core.idle();
       expect(core.model.numSteps).toBeLessThanOrEqual(4 + defaults.stepsInFlight + reads);
     }

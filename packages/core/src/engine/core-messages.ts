@@ -25,8 +25,8 @@ export type ToCore =
   /** The front end has no use for these sequences any more: aborted, or ended by a stop string. */
   | { readonly type: 'end'; readonly sequenceIds: readonly number[] }
   | { readonly type: 'reset-prefix-cache'; readonly ticket: number }
-  /** The front end has read a message of outputs. */
-  | { readonly type: 'read' };
+  /** The front end has read so many messages of outputs. */
+  | { readonly type: 'read'; readonly count: number };
 
 export type FromCore =
   /** Records of `OutputEncoder`. */

@@ -48,6 +48,9 @@ export interface EngineClientOptions {
   readonly maxNumWaitingRequests: number;
 }
 
+/** Well below the number that holds the core (`maxUnreadOutputs`). */
+const outputsPerRead = 4;
+
 /** A sequence id's owner. */
 interface SequenceRef {
   readonly state: RequestState;
@@ -86,6 +89,8 @@ export class EngineClient implements Engine {
   #numPromptTokens = 0;
   #numGenerationTokens = 0;
   #nextSequenceId = 1;
+  /** Messages of outputs that the core does not know to be read. */
+  #numRead = 0;
   #numTickets = 0;
   /** Requests whose prompts are being tokenized. */
   #numArriving = 0;
@@ -307,7 +312,7 @@ export class EngineClient implements Engine {
   #receive(message: FromCore): void {
     if (message.type === 'outputs') {
       this.#readOutputs(message.records);
-      this.#link.send({ type: 'read' });
+      this.#noteRead();
     } else if (message.type === 'prefix-cache-reset') {
       this.#resets.get(message.ticket)?.resolve();
       this.#resets.delete(message.ticket);
@@ -320,6 +325,13 @@ export class EngineClient implements Engine {
       const failed = new Set(message.sequenceIds.map((id) => this.#sequences.get(id)?.state));
       for (const state of failed) if (state !== undefined) this.#fail(state, error);
     }
+  }
+
+  /** Told now and then: each message costs the core a wake-up. */
+  #noteRead(): void {
+    if (++this.#numRead < outputsPerRead) return;
+    this.#link.send({ type: 'read', count: this.#numRead });
+    this.#numRead = 0;
   }
 
   #readOutputs(records: Float64Array): void {

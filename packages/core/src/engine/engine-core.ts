@@ -89,7 +89,7 @@ export class EngineCore {
   receive(message: ToCore): void {
     if (message.type === 'add') this.#add(message.request);
     else if (message.type === 'end') this.#end(message.sequenceIds);
-    else if (message.type === 'read') this.#noteRead();
+    else if (message.type === 'read') this.#noteRead(message.count);
     else if (message.type === 'reset-prefix-cache') {
       this.#kv.resetPrefixCache();
       this.#send({ type: 'prefix-cache-reset', ticket: message.ticket });
@@ -192,9 +192,9 @@ export class EngineCore {
   }
 
   /** A front end that cannot keep up holds the core back; else outputs would pile up, and it would do nothing but read them. */
-  #noteRead(): void {
+  #noteRead(count: number): void {
     const wasHeld = this.#isHeld;
-    this.#numUnreadOutputs--;
+    this.#numUnreadOutputs -= count;
     if (wasHeld) this.#guard(() => this.#pump());
   }
 
