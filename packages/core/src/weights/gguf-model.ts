@@ -167,7 +167,7 @@ function endTokens(metadata: JsonObject): unknown[] {
   return [...new Set(ids.filter((id) => id !== undefined))];
 }
 
-/** What `--dtype auto` takes as the checkpoint's type: that of its matrices; quantized ones are unpacked to bf16. */
+/** What `--dtype auto` takes as the checkpoint's type: that of its matrices; quantized ones meet bf16. */
 function tensorDtype(gguf: GgufFile): Dtype {
   const dtype = gguf.tensors.get('blk.0.attn_q.weight')?.dtype;
   if (dtype === 'F32') return 'f32';
