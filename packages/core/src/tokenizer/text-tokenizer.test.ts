@@ -138,6 +138,19 @@ function byteToken(tokenizer: TextTokenizer, byte: number): number {
   return tokenizer.tokenToId(`<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`)!;
 }
 
+describe('a vocabulary with gaps', () => {
+  const bpe = { type: 'BPE', vocab: { a: 0, b: 1, ab: 2 }, merges: ['a b'] };
+  const open = (model: object, decoder: object | null = null) =>
+    new TextTokenizer(huggingFaceDefinition({ model, decoder }, {}, undefined));
+
+  it('leaves out what no token spells where there is no unknown token', () => {
+    expect(open(bpe).encode('axb')).toEqual([0, 1]);
+    expect(open({ ...bpe, vocab: { ...bpe.vocab, '?': 3 }, unk_token: '?' }).encode('axb')).toEqual([
+      0, 3, 1,
+    ]);
+  });
+});
+
 describe('a token', () => {
   it('has the bytes that it adds to a text', () => {
     for (const kind of ['stories', 'qwen-like', 'llama-like'] as const) {

@@ -12,7 +12,10 @@ import type { ChatMessage, ChatTemplateOptions, IncrementalDetokenizer, Tokenize
 /** What we use of the library (whose own types don't resolve under NodeNext). */
 interface Library {
   readonly model: { readonly vocab: readonly string[]; bpe_ranks?: ReadonlyMap<string, number> };
-  encode(text: string, options: { add_special_tokens: boolean }): { ids: number[]; tokens: string[] };
+  encode(
+    text: string,
+    options: { add_special_tokens: boolean },
+  ): { ids: (number | undefined)[]; tokens: string[] };
   decode(tokenIds: number[], options: { clean_up_tokenization_spaces: boolean }): string;
   token_to_id(token: string): number | undefined;
 }
@@ -163,8 +166,12 @@ function openLibrary(definition: TokenizerDefinition): Library {
 
 function encodeWith(library: Library, definition: TokenizerDefinition, text: string): number[] {
   const { ids, tokens } = library.encode(text, { add_special_tokens: false });
-  if (definition.model.type !== 'Unigram' || definition.model.byte_fallback !== true) return ids;
-  return ids.flatMap((id, i) => unigramBytes(library, definition, id, tokens[i]!) ?? [id]);
+  // Text that no token spells is left out where there is no unknown token; the library has gaps there.
+  if (definition.model.type !== 'Unigram' || definition.model.byte_fallback !== true)
+    return ids.filter((id) => id !== undefined);
+  return ids.flatMap((id, i) =>
+    id === undefined ? [] : (unigramBytes(library, definition, id, tokens[i]!) ?? [id]),
+  );
 }
 
 /** Unigram models with byte fallback spell what they do not know in byte tokens, which the library leaves as unknown. */
