@@ -1,5 +1,6 @@
 /** /openapi.json and /docs. They are made when first asked for, so that starting does not wait for them. */
-import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchema, RouteOptions } from 'fastify';
+import { Type } from 'typebox';
 
 import { tenonVersion } from '../version.js';
 
@@ -47,9 +48,18 @@ async function buildDocs(routes: readonly RouteOptions[], isGuarded: boolean): P
   await docs.register(swaggerUi, { routePrefix: '/docs' });
   for (const { method, url, schema } of routes) {
     const isShown = schema !== undefined && !('hide' in schema) && method !== 'HEAD';
-    if (isShown) docs.route({ method, url, schema, handler: async () => null });
+    if (isShown) docs.route({ method, ...withoutWildcard(url, schema), handler: async () => null });
   }
   docs.get('/openapi.json', { schema: { hide: true }, handler: async () => docs.swagger() });
   await docs.ready();
   return docs;
+}
+
+/** OpenAPI has no wildcards; ours is the name of a model, which may contain slashes. */
+function withoutWildcard(url: string, schema: FastifySchema): { url: string; schema: FastifySchema } {
+  if (!url.endsWith('/*')) return { url, schema };
+  const params = Type.Object({
+    model: Type.String({ description: 'A served model; it may contain slashes' }),
+  });
+  return { url: url.replace('*', ':model'), schema: { ...schema, params } };
 }

@@ -264,6 +264,7 @@ describe('health, version, docs', () => {
     for (const path of [
       '/v1/completions',
       '/v1/chat/completions',
+      '/v1/models/{model}',
       '/tokenize',
       '/detokenize',
       '/health',
