@@ -62,7 +62,7 @@ export async function cancels({ server, scale }) {
     'while preempted': preempted,
     preemptions: after('num_preemptions_total') - before('num_preemptions_total'),
   };
-  const least = Math.max(1, Math.round(100 * scale));
+  const least = Math.max(1, Math.round(50 * scale));
   const wrong = ['before', 'mid', 'end', 'whole', 'while preempted']
     .filter((name) => figures[name] < least)
     .map((name) => `only ${figures[name]} ${name}`);
