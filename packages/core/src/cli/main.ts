@@ -77,7 +77,7 @@ export async function main(argv: readonly string[]): Promise<void> {
   try {
     await run(argv);
   } catch (thrown) {
-    const error = readableError(thrown);
+    const error = readableError(thrown, argv[0] ?? '');
     if (error === undefined) return;
     process.stderr.write(`error [${error.code}]: ${error.message.replaceAll(/\s*\n\s*/g, ' ')}\n`);
     if (showsStack(argv)) process.stderr.write(`${error.stack}\n${describeCause(error)}`);
@@ -126,11 +126,14 @@ function quiet(command: Command): void {
 }
 
 /** Undefined: commander has shown help or the version. */
-function readableError(thrown: unknown): TenonError | undefined {
+function readableError(thrown: unknown, first: string): TenonError | undefined {
   if (!(thrown instanceof CommanderError)) return respellOption(asTenonError(thrown));
   if (thrown.exitCode === 0) return undefined;
   const message = thrown.message.replace(/^error: /, '');
-  return new TenonError('config.invalid-option', `${message}; see 'tenon --help'`);
+  const command = subcommands.find(({ name }) => name === first);
+  const help =
+    command === undefined ? '--help' : `${first} --help${command.hasHelpTopics === true ? ' all' : ''}`;
+  return new TenonError('config.invalid-option', `${message}; see 'tenon ${help}'`);
 }
 
 function showsStack(argv: readonly string[]): boolean {

@@ -41,7 +41,7 @@ export function discoverBackends(options: DiscoverOptions): readonly Candidate[]
 function candidate(name: string, source: Candidate['source'], app: string): Candidate {
   const isAsked = source === 'option' || source === 'TENON_PLUGINS';
   const folder = locate(name, app);
-  if (folder === undefined) return { name, source, manifest: undefined, problem: isAsked ? `no package or folder '${name}' was found from ${app}` : undefined }; // prettier-ignore
+  if (folder === undefined) return { name, source, manifest: undefined, problem: isAsked ? `no package or folder '${name}' was found from ${app}; a folder begins with ./ or /` : undefined }; // prettier-ignore
   const reading = readManifest(folder);
   if (reading === undefined) return { name, source, manifest: undefined, problem: isAsked ? `${folder}/package.json has no tenon.backend` : undefined }; // prettier-ignore
   if ('problem' in reading) return { name, source, manifest: undefined, problem: reading.problem };
