@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
+import { weightSchemeNames, type WeightScheme } from '../../core/src/backend/index.js';
 import { errorCodes } from '../../core/src/errors.js';
 import { CpuBackend } from '../src/backend.js';
 import { loadBinding } from '../src/load-binding.js';
@@ -44,6 +45,22 @@ describe('the device', () => {
   it('is the only one, and says so', async () => {
     await expect(backend.open(['cpu:1'], {})).rejects.toMatchObject({ code: 'config.device-not-found' });
     await expect(backend.open(['cpu:0'], { numThreads: 5000 })).rejects.toMatchObject({ code: 'config.invalid-option' }); // prettier-ignore
+  });
+
+  it('computes from weights in every scheme, and knows no others', async () => {
+    const group = await backend.open(['cpu:0'], {});
+    const linear = (weightScheme?: WeightScheme) =>
+      ({ op: 'linear', attrs: {}, dtypes: ['bf16', 'bf16', 'f32'], weightScheme }) as const;
+    const { answers } = await group.negotiate({ ops: [linear(), ...weightSchemeNames.map(linear)] });
+    expect(answers.every(({ support }) => support === 'native')).toBe(true);
+    const { isa } = backend.info.runtime;
+    expect(new Set(answers.map(({ kernel }) => kernel))).toEqual(
+      new Set([`linear ${isa}`, `linear grouped ${isa}`]),
+    );
+    await expect(group.negotiate({ ops: [linear('int3:g7' as WeightScheme)] })).rejects.toThrow(
+      'weightScheme',
+    );
+    await group.close();
   });
 
   it('answers for each op, with the reason of a refusal', async () => {

@@ -196,6 +196,14 @@ describe('quantized weights', () => {
     expect(schemesOf(mixed).filter((scheme) => scheme === 'int8:g32')).toHaveLength(2 + 3 * 3);
   });
 
+  it('are unpacked in float32 where their scales would be rounded', async () => {
+    const group = await createReferenceBackend().create({ log: () => {} }).open(['reference:0'], {}); // prettier-ignore
+    const wide = { ...config, hiddenSize: 256, intermediateSize: 512, headDim: 32 };
+    const formats = { rest: 'Q4_K', down_proj: 'Q8_0' } as const;
+    const inF32 = await buildPlan(wide, 'f32', group, limits, locationsOf(formats));
+    expect(schemesOf(inF32).filter((scheme) => scheme !== undefined)).toEqual(['int8:g32', 'int8:g32', 'int8:g32']); // prettier-ignore
+  });
+
   it.each([
     [{ q_proj: 'Q4_0', rest: 'Q4_1' }, 'int4:g32:min'],
     [{ q_proj: 'Q4_K', rest: 'Q6_K' }, 'int8:g16:min'],

@@ -2,6 +2,7 @@
 import {
   weightSchemes,
   type CheckpointDtype,
+  type Dtype,
   type TensorLocation,
   type WeightScheme,
 } from '../backend/index.js';
@@ -28,18 +29,23 @@ const schemeOf: Readonly<Record<CheckpointDtype, WeightScheme | undefined>> = {
   Q6_K: 'int8:g16',
 };
 
-/** The program with the schemes of the matrices that `locations` says are quantized. */
+/**
+ * The program with the schemes of the matrices that `locations` says are quantized. Rounding the scales of K formats to f16 is
+ * less than rounding weights to 16 bits, but more than a model in float32 is to differ by.
+ */
 export function withSchemes(program: Program, locations: ReadonlyMap<string, TensorLocation>): Program {
   const weights = program.weights.map((weight): ProgramWeight => {
     if (weight.shape.length !== 2) return weight;
-    const schemes = weight.parts.map((part) => tensorScheme(locations.get(part)));
+    const schemes = weight.parts.map((part) => tensorScheme(locations.get(part), program.dtype));
     return { ...weight, scheme: schemes.length === 0 ? undefined : joinSchemes(schemes) };
   });
   return { ...program, weights };
 }
 
-const tensorScheme = (location: TensorLocation | undefined): WeightScheme | undefined =>
-  location && schemeOf[location.dtype];
+function tensorScheme(location: TensorLocation | undefined, dtype: Dtype): WeightScheme | undefined {
+  if (location === undefined || (dtype === 'f32' && location.dtype.endsWith('_K'))) return undefined;
+  return schemeOf[location.dtype];
+}
 
 /** The smallest scheme that holds what any of them holds; undefined where one of them is plain numbers. */
 export function joinSchemes(schemes: readonly (WeightScheme | undefined)[]): WeightScheme | undefined {
