@@ -6,6 +6,9 @@ import { isJsonObject, type JsonObject } from './fields.js';
 /** A tokenizer.json of 250,000 tokens takes 35 MB; anything near this is not a model's file. */
 const maxJsonBytes = 256 * 2 ** 20;
 
+/** No model's file nests deeper than a dozen; what reads them may recurse. */
+const maxJsonDepth = 100;
+
 /** The object in the file; undefined where there is no such file. Anything else is refused with `code`. */
 export async function tryReadJsonObject(file: string, code: ErrorCode): Promise<JsonObject | undefined> {
   const text = await tryReadText(file, code);
@@ -35,5 +38,16 @@ export function parseJsonObject(text: string, source: string, code: ErrorCode): 
     throw new TenonError(code, `${source} is not valid JSON: ${(error as Error).message}`, { cause: error });
   }
   if (!isJsonObject(value)) throw new TenonError(code, `${source} holds no JSON object`);
+  if (!isWithinDepth(value, maxJsonDepth))
+    throw new TenonError(code, `${source} nests values more than ${maxJsonDepth} deep`);
   return value;
+}
+
+function isWithinDepth(value: object, depth: number): boolean {
+  if (depth === 0) return false;
+  for (const member of Array.isArray(value) ? value : Object.values(value)) {
+    const isContainer = typeof member === 'object' && member !== null;
+    if (isContainer && !isWithinDepth(member as object, depth - 1)) return false;
+  }
+  return true;
 }
