@@ -67,9 +67,10 @@ describe.each(apis)('%s', (api) => {
   });
 
   it.each(othersOf(api, 'ignored'))('%s changes nothing', async (name) => {
-    const { id: _id, ...plain } = await liveApi().ask();
+    const short = { max_tokens: 2 };
+    const plain = await liveApi().ask(short);
     for (const value of ['x', { a: [null] }]) {
-      const { id: _other, ...answer } = await liveApi().ask({ [name]: value });
+      const answer = await liveApi().ask({ ...short, [name]: value });
       expect(answer).toMatchObject({ choices: plain.choices, model: plain.model });
     }
   });
