@@ -8,7 +8,7 @@ export interface SchedulerOptions {
   readonly maxNumSeqs: number;
   /** Tokens of a step at most. */
   readonly maxNumBatchedTokens: number;
-  /** Tokens of prompts, at most, in a step that also brings answers their next tokens: those wait for all of it. */
+  /** Tokens of prompts, at most, in a step that also brings answers their next tokens and does not complete all prompts. */
   readonly maxPromptTokensBesideDecodes: number;
   readonly enableChunkedPrefill: boolean;
   /** Tokens of one prompt in a step at most; 0: no limit. */
@@ -136,10 +136,19 @@ export class Scheduler {
     if (this.#preempted) this.#requeuePreempted(step);
   }
 
+  /** Answers wait for all of a step: beside them, prompts get little room, unless this step can end the wait. */
   #limitPrompts({ numTokens }: ScheduledStep): void {
     const { maxPromptTokensBesideDecodes, enableChunkedPrefill } = this.#options;
-    if (numTokens === 0 || !enableChunkedPrefill) return;
+    if (numTokens === 0 || maxPromptTokensBesideDecodes === Infinity || !enableChunkedPrefill) return;
+    if (this.#countPromptTokens() <= this.#maxTokens - numTokens) return;
     this.#maxTokens = Math.min(this.#maxTokens, numTokens + maxPromptTokensBesideDecodes);
+  }
+
+  /** All that are left to compute. */
+  #countPromptTokens(): number {
+    let count = this.#waiting.numTokens;
+    for (const { numRemaining } of this.#running) if (numRemaining > 1) count += numRemaining;
+    return count;
   }
 
   #schedulePrefills(step: ScheduledStep): void {

@@ -6,9 +6,15 @@ import { compareSequences, type Sequence } from './sequence.js';
  */
 export class WaitingQueue {
   readonly #heap: Sequence[] = [];
+  #numTokens = 0;
 
   get size(): number {
     return this.#heap.length;
+  }
+
+  /** Tokens of all that wait. */
+  get numTokens(): number {
+    return this.#numTokens;
   }
 
   peek(): Sequence | undefined {
@@ -16,11 +22,13 @@ export class WaitingQueue {
   }
 
   push(sequence: Sequence): void {
+    this.#numTokens += sequence.numTokens;
     this.#place(sequence, this.#heap.length);
     this.#rise(sequence);
   }
 
   remove(sequence: Sequence): void {
+    this.#numTokens -= sequence.numTokens;
     const last = this.#heap.pop()!;
     if (last === sequence) return;
     this.#place(last, sequence.index);
