@@ -1,5 +1,5 @@
 /** From the bytes of a body to one that matches the route's schema; what does not match is a 400 that names the dotted path. */
-import type { FastifyInstance, FastifySchemaValidationError } from 'fastify';
+import type { FastifyInstance, FastifyRequest, FastifySchemaValidationError } from 'fastify';
 
 import { TenonError } from '../errors.js';
 import { expectedValue, type ValueSchema } from './schemas/expected-value.js';
@@ -8,7 +8,7 @@ import { expectedValue, type ValueSchema } from './schemas/expected-value.js';
 export function registerBodyRules(app: FastifyInstance): void {
   app.removeContentTypeParser('text/plain');
   app.addHook('preValidation', async (request) => {
-    if (request.method !== 'POST' || request.body === undefined) return;
+    if (request.method !== 'POST' || (request.body === undefined && !takesBody(request))) return;
     if (typeof request.body !== 'object' || request.body === null || Array.isArray(request.body)) {
       throw new TenonError(
         'request.invalid-body',
@@ -18,6 +18,10 @@ export function registerBodyRules(app: FastifyInstance): void {
     const body = request.body as Record<string, unknown>;
     for (const name of Object.keys(body)) if (body[name] === null) delete body[name];
   });
+}
+
+function takesBody(request: FastifyRequest): boolean {
+  return request.routeOptions.schema?.body !== undefined;
 }
 
 export function schemaError(errors: FastifySchemaValidationError[]): Error {

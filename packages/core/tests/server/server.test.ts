@@ -19,6 +19,16 @@ function post(
 }
 
 describe('errors', () => {
+  it('answers requests without a body and without a content type', async () => {
+    const app = await start();
+    for (const url of ['/v1/completions', '/v1/chat/completions', '/tokenize', '/detokenize']) {
+      const response = await app.inject({ method: 'POST', url });
+      expect([url, response.statusCode]).toEqual([url, 400]);
+      expect(response.json()).toHaveProperty('error.message', 'the body must be a JSON object, not nothing');
+    }
+    expect((await app.inject({ method: 'POST', url: '/ping' })).statusCode).not.toBe(400);
+  });
+
   it.each([
     ['broken JSON', '{"prompt": ', 400, 'Bad Request', null, 'request.invalid-body'],
     ['no body', '', 400, 'Bad Request', null, 'request.invalid-body'],
