@@ -117,8 +117,8 @@ void GroupedTile(const GroupedSlice& slice, const char* x, int64_t ldx, float* t
       if constexpr (G.has_min) min = LoadF16(reinterpret_cast<const uint16_t*>(w + kLayout.mins) + g * kLanes);
       GroupSums<G>(w + kLayout.quants + g * (G.group * kLanes * G.bits / 8), g, unit, [&](int r, auto sum) {
         const V both = Mul(scale, Broadcast(unit[r]->scale[g * G.group / kScaleK]));
-        acc[r] = Add(acc[r], Mul(both, FloatOfInts(sum)));
-        if constexpr (G.has_min) acc[r] = Add(acc[r], Mul(min, Broadcast(unit[r]->sum[g])));
+        acc[r] = FusedFma(both, FloatOfInts(sum), acc[r]);
+        if constexpr (G.has_min) acc[r] = FusedFma(min, Broadcast(unit[r]->sum[g]), acc[r]);
       });
     }
   }

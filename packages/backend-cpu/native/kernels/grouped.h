@@ -3,9 +3,8 @@
 // Arithmetic, the same bits on every instruction set, for any tile and any batch. Rows of x become 16-bit whole numbers
 // with a scale s for every 32 elements: xq = round(x / s), |xq| ≤ kMaxQuantized, finer than bf16's rounding. For each group
 // g of a weight's row, K ascending:
-//   y += (scale[g]·s)·float(Σ u·xq - zero·Σ xq)      exact in 32-bit integers, rounded once
-//   y += min[g]·(s·float(Σ xq))                      where there are minimums
-// Multiplications and additions round separately: the additions cost nothing beside the integer dots.
+//   y = fma(scale[g]·s, float(Σ u·xq - zero·Σ xq), y)      the sums exact in 32-bit integers
+//   y = fma(min[g], s·float(Σ xq), y)                      where there are minimums
 #pragma once
 
 #include "elements.h"

@@ -125,6 +125,31 @@ TENON_INLINE float ReduceMax(V a) {
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
+TENON_INLINE V FusedFma(V a, V b, V c) { return Fma(a, b, c); }
+// Folds eight lanes into one result in all of them.
+template <class Fn>
+TENON_INLINE __m256 FoldEight(__m256 a, const Fn& fn) {
+  a = fn(a, _mm256_permute2f128_ps(a, a, 1));
+  a = fn(a, _mm256_shuffle_ps(a, a, 0x4e));
+  return fn(a, _mm256_shuffle_ps(a, a, 0xb1));
+}
+TENON_INLINE V PairMax(V a, V b) {
+  const auto max = [](__m256 x, __m256 y) { return _mm256_max_ps(x, y); };
+  return {FoldEight(max(a.low, a.high), max), FoldEight(max(b.low, b.high), max)};
+}
+TENON_INLINE V PairSum(V a, V b) {
+  const auto add = [](__m256 x, __m256 y) { return _mm256_add_ps(x, y); };
+  return {FoldEight(add(a.low, a.high), add), FoldEight(add(b.low, b.high), add)};
+}
+TENON_INLINE V SpreadLow(V a) {
+  const __m256 lane = _mm256_broadcastss_ps(_mm256_castps256_ps128(a.low));
+  return {lane, lane};
+}
+TENON_INLINE V SpreadHigh(V a) {
+  const __m256 lane = _mm256_broadcastss_ps(_mm256_castps256_ps128(a.high));
+  return {lane, lane};
+}
+
 // Sixteen 32-bit whole numbers.
 struct Ints {
   __m256i low;

@@ -91,6 +91,24 @@ TENON_INLINE float ReduceMax(V a) {
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
+TENON_INLINE V FusedFma(V a, V b, V c) { return Fma(a, b, c); }
+// Folds all of a into lanes 0-7, all of b into lanes 8-15.
+template <class Fn>
+TENON_INLINE V FoldPair(V a, V b, const Fn& fn) {
+  V v = fn(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+  v = fn(v, _mm512_shuffle_f32x4(v, v, 0xb1));
+  v = fn(v, _mm512_shuffle_ps(v, v, 0x4e));
+  return fn(v, _mm512_shuffle_ps(v, v, 0xb1));
+}
+TENON_INLINE V PairMax(V a, V b) {
+  return FoldPair(a, b, [](V x, V y) { return _mm512_max_ps(x, y); });
+}
+TENON_INLINE V PairSum(V a, V b) {
+  return FoldPair(a, b, [](V x, V y) { return _mm512_add_ps(x, y); });
+}
+TENON_INLINE V SpreadLow(V a) { return _mm512_broadcastss_ps(_mm512_castps512_ps128(a)); }
+TENON_INLINE V SpreadHigh(V a) { return _mm512_broadcastss_ps(_mm512_extractf32x4_ps(a, 2)); }
+
 // Sixteen 32-bit whole numbers.
 using Ints = __m512i;
 

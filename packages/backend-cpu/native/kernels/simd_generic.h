@@ -156,6 +156,21 @@ TENON_INLINE void StoreSwappedWords(void* p, const V& v) {
   memcpy(p, words, sizeof(words));
 }
 
+// a * b + c, rounded once.
+TENON_INLINE V FusedFma(const V& a, const V& b, const V& c) {
+  V v;
+  for (int i = 0; i < 16; i++) v.part[i / 4][i % 4] = fmaf(a.part[i / 4][i % 4], b.part[i / 4][i % 4], c.part[i / 4][i % 4]);
+  return v;
+}
+// Lanes 0-7 of one, lanes 8-15 of the other.
+TENON_INLINE V SpreadPair(float low, float high) { TENON_EACH_PART(i < 2 ? Splat(low) : Splat(high)); }
+// The largest lane (the sum) of a in lanes 0-7, of b in lanes 8-15.
+TENON_INLINE V PairMax(const V& a, const V& b) { return SpreadPair(ReduceMax(a), ReduceMax(b)); }
+TENON_INLINE V PairSum(const V& a, const V& b) { return SpreadPair(ReduceAdd(a), ReduceAdd(b)); }
+// Lane 0, and lane 8, in all lanes.
+TENON_INLINE V SpreadLow(const V& a) { return Broadcast(a.part[0][0]); }
+TENON_INLINE V SpreadHigh(const V& a) { return Broadcast(a.part[2][0]); }
+
 #undef TENON_EACH_INTS
 #undef TENON_EACH_PART
 

@@ -2,7 +2,7 @@
 //
 // Weights come from DRAM: copies are used in turn, larger than the caches together, and each thread takes its share of the
 // columns, as the runtime does. Up to 16 rows every thread quantizes x itself, within the measured time. Bandwidth is that
-// of the same threads reading a large buffer, measured beside every format.
+// of the same threads reading a large buffer, measured again for every number of rows.
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
