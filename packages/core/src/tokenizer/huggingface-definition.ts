@@ -69,7 +69,11 @@ function checkModel(model: unknown): JsonObject {
     }
   }
   if (type === 'BPE') checkMerges(asArray(model.merges, `${where}.merges`), `${where}.merges`);
-  if (type === 'Unigram') checkPieces(asArray(model.vocab, `${where}.vocab`), `${where}.vocab`);
+  if (type === 'Unigram') {
+    const pieces = asArray(model.vocab, `${where}.vocab`);
+    checkPieces(pieces, `${where}.vocab`);
+    checkUnknownId(model.unk_id, pieces.length, `${where}.unk_id`);
+  }
   return { ...model, type };
 }
 
@@ -86,6 +90,11 @@ function checkPieces(pieces: readonly unknown[], where: string): void {
   const bad = pieces.findIndex((piece) => !isPiece(piece));
   if (bad >= 0)
     throw invalidTokenizer(where, `entry ${bad} is not [token, score]: ${JSON.stringify(pieces[bad])}`);
+}
+
+function checkUnknownId(id: unknown, numPieces: number, where: string): void {
+  if (id === undefined || id === null || (isTokenId(id) && id < numPieces)) return;
+  throw invalidTokenizer(where, `expected the id of one of ${numPieces} pieces, got ${JSON.stringify(id)}`);
 }
 
 function isTokenId(value: unknown): value is number {

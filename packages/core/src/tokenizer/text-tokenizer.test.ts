@@ -151,6 +151,19 @@ describe('a vocabulary with gaps', () => {
   });
 });
 
+describe('a Unigram model', () => {
+  it('is refused where its unknown token is none of its pieces', () => {
+    const open = (unknownId: unknown) => {
+      const vocab = [['?', 0], ['a', -1]]; // prettier-ignore
+      return new TextTokenizer(
+        huggingFaceDefinition({ model: { type: 'Unigram', vocab, unk_id: unknownId } }, {}, undefined),
+      );
+    };
+    expect(open(0).encode('ax')).toEqual([1, 0]);
+    for (const id of ['0', 2, -1, 0.5, {}]) expect(() => open(id)).toThrow('model.unk_id');
+  });
+});
+
 describe('a token', () => {
   it('has the bytes that it adds to a text', () => {
     for (const kind of ['stories', 'qwen-like', 'llama-like'] as const) {
