@@ -257,46 +257,61 @@ class AttentionItem {
     return Mul(Tanh(Mul(score, Broadcast(p_.scale / p_.soft_cap))), Broadcast(p_.soft_cap));
   }
 
-  // The largest of a row's scores and what it had; masks and caps them in place.
+  // The largest of a row's scores, lane by lane; masks and caps them in place. Groups come in pairs: a mask leaves nothing of
+  // those that were not computed.
   template <bool kMasked>
-  TENON_INLINE float UpdateMax(int64_t row, int64_t token, int64_t group_begin, int64_t group_end, float* scores) {
+  TENON_INLINE V LargestScores(int64_t row, int64_t token, int64_t group_begin, int64_t group_end, float* scores) const {
     const int64_t position = PositionOf(row);
     const int64_t first = FirstVisible(position) - token, end = position - token + 1;
-    V max = Broadcast(max_[row]);
+    V largest = Broadcast(-INFINITY);
     for (int64_t g = group_begin; g < group_end; g++) {
       V s = Load(scores + g * kLanes);
       if (p_.soft_cap > 0) s = Capped(s);
       if constexpr (kMasked) s = SelectRange(s, first - g * kLanes, end - g * kLanes, -INFINITY);
       if (kMasked || p_.soft_cap > 0) Store(scores + g * kLanes, s);
-      max = Max(s, max);
+      largest = Max(s, largest);
     }
-    return ReduceMax(max);
+    return largest;
   }
 
-  // weights = 2^((s - max) score_scale), and the factors of what the rows have so far. Returns whether any of these is
-  // not 1: maxima settle early.
+  // Raises the rows' maxima, and gives the factors of what the rows have so far.
+  template <int MR>
+  void RaiseMaxima(int64_t row, const V (&largest)[MR], V (&correction)[MR]) {
+    for (int r = 0; r < MR; r++) {
+      const float old = max_[row + r];
+      max_[row + r] = ReduceMax(Max(largest[r], Broadcast(old)));
+      correction[r] = Exp2(Broadcast((old - max_[row + r]) * score_scale_));
+      float* lanes = sum_ + (row + r) * kLanes;
+      Store(lanes, Mul(Load(lanes), correction[r]));
+    }
+  }
+
+  // weights = 2^((s - max) score_scale). Returns whether some row's maximum has changed, which happens early: only then
+  // there are corrections.
   template <int MR, bool kMasked>
   TENON_INLINE bool Softmax(int64_t row, int64_t token, int64_t group_begin, int64_t group_end,
                             float (&scores)[MR][kTileTokens], X (&weights)[MR][kTileTokens], V (&correction)[MR]) {
-    float change[MR];
+    const int64_t begin = group_begin / 2 * 2, end = RoundUp(group_end, 2);
+    V largest[MR];
     bool changed = false;
     for (int r = 0; r < MR; r++) {
-      const float max = UpdateMax<kMasked>(row + r, token, group_begin, group_end, scores[r]);
-      change[r] = (max_[row + r] - max) * score_scale_;
-      changed |= change[r] != 0;
-      max_[row + r] = max;
+      largest[r] = LargestScores<kMasked>(row + r, token, begin, end, scores[r]);
+      changed |= AnyGreater(largest[r], Broadcast(max_[row + r]));
     }
-    for (int r = 0; r < MR; r++) correction[r] = changed ? Exp2(Broadcast(change[r])) : Broadcast(1.0f);
+    if (changed) RaiseMaxima<MR>(row, largest, correction);
     const V scale = Broadcast(score_scale_);
     for (int r = 0; r < MR; r++) {
       const V shift = Broadcast(-max_[row + r] * score_scale_);
-      V sum = Zero();
-      for (int64_t g = group_begin; g < group_end; g++) {
-        const V p = Exp2(Fma(Load(scores[r] + g * kLanes), scale, shift));
-        sum = Add(sum, Dot::StoreX(weights[r] + g * kLanes, p));
-      }
+      const auto weight_at = [&](int64_t g) {
+        const V x = Fma(Load(scores[r] + g * kLanes), scale, shift);
+        return Dot::kCoarse ? Exp2Coarse(x) : Exp2(x);
+      };
       float* lanes = sum_ + (row + r) * kLanes;
-      Store(lanes, Fma(Load(lanes), correction[r], sum));
+      V sum = Load(lanes);
+      for (int64_t g = begin; g < end; g += 2) {
+        sum = Dot::StoreWeights(weights[r] + g * kLanes, weight_at(g), weight_at(g + 1), sum);
+      }
+      Store(lanes, sum);
     }
     return changed;
   }

@@ -26,10 +26,12 @@ struct FmaDot {
   TENON_INLINE static XLanes LoadX(const X* x, int part) { return Broadcast(x[part]); }
   TENON_INLINE static V Step(V acc, W w, XLanes x) { return Fma(x, w, acc); }
 
-  // Stores 16 attention weights in the type of x and returns them as stored.
-  TENON_INLINE static V StoreX(X* x, V v) {
-    Store(x, v);
-    return v;
+  // Attention weights 2^s of 2 x 16 tokens to x, in its type; returns sum + what was stored.
+  static constexpr bool kCoarse = false;
+  TENON_INLINE static V StoreWeights(X* x, V first, V second, V sum) {
+    Store(x, first);
+    Store(x + kLanes, second);
+    return Add(Add(sum, first), second);
   }
 };
 
@@ -65,10 +67,11 @@ struct PairDot {
   TENON_INLINE static V Step(V acc, W w, XLanes x) {
     return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(w), reinterpret_cast<__m512bh>(x));
   }
-  TENON_INLINE static V StoreX(X* x, V v) {
-    const __m256i half = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(x), half);
-    return LoadBf16(x);
+  static constexpr bool kCoarse = true;
+  TENON_INLINE static V StoreWeights(X* x, V first, V second, V sum) {
+    const __m512bh both = _mm512_cvtne2ps_pbh(second, first);
+    _mm512_storeu_si512(x, reinterpret_cast<__m512i>(both));
+    return _mm512_dpbf16_ps(sum, both, reinterpret_cast<__m512bh>(_mm512_set1_epi32(0x3f803f80)));  // ones
   }
 };
 
@@ -94,7 +97,7 @@ struct PrefetchAhead {
     for (int j = 0; j < NR; j++) TENON_PREFETCH(w[j] + distance + s * stride);
   }
 };
-// One other stream for each.
+// N other streams.
 template <int N>
 struct PrefetchEach {
   const char* stream[N];
@@ -102,7 +105,7 @@ struct PrefetchEach {
   template <int NR>
   TENON_INLINE void Step(const char* const (&)[NR], int64_t s) const {
     TENON_UNROLL
-    for (int j = 0; j < NR; j++) TENON_PREFETCH(stream[j] + s * stride);
+    for (int i = 0; i < N; i++) TENON_PREFETCH(stream[i] + s * stride);
   }
 };
 
@@ -155,13 +158,13 @@ TENON_INLINE void ZeroTile(V (&acc)[MR][NR]) {
   }
 }
 
-// Calls fn<rows>() for 1 ≤ rows ≤ R.
-template <int R, class Fn>
+// Calls fn<rows>() for kMin ≤ rows ≤ kMax.
+template <int kMax, int kMin = 1, class Fn>
 TENON_INLINE void WithRows(int64_t rows, const Fn& fn) {
-  if constexpr (R > 1) {
-    if (rows < R) return WithRows<R - 1>(rows, fn);
+  if constexpr (kMax > kMin) {
+    if (rows < kMax) return WithRows<kMax - 1, kMin>(rows, fn);
   }
-  fn.template operator()<R>();
+  fn.template operator()<kMax>();
 }
 
 // Splits n rows into the fewest tiles of at most max_rows, of sizes that differ by at most one.

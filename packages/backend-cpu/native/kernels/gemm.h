@@ -2,8 +2,9 @@
 // group's weights stay in L2), for each tile of rows: a register tile of f32 accumulators over the slice. Between slices
 // accumulators rest in memory, which is exact, so slices do not show in the result.
 //
-// The first tile of rows reads the weights from DRAM, prefetched a fixed distance ahead in each block's stream; tiles are
-// as tall as registers allow, so that it computes about as long as the memory takes.
+// Where one tile holds all rows, it reads the weights from DRAM, prefetched a fixed distance ahead in each block's stream.
+// Where there are more, the first one does so at the start of a run of groups; the others fetch the next group into L2 while
+// they compute, so that memory and arithmetic overlap from end to end.
 #pragma once
 
 #include "dot.h"
@@ -28,6 +29,7 @@ struct GemmSlice {
   int64_t steps;
   bool resumes;            // accumulators continue an earlier slice
   bool finishes;           // this is the last slice
+  bool is_first;           // nothing has prefetched its weights
   const char* next;        // first block of the slice that comes next
 };
 
@@ -60,45 +62,91 @@ TENON_INLINE void StreamSteps(const typename Dot::X* const (&x)[MR], const char*
   }
 }
 
-// Blocks [first, first + NR) of the slice for MR rows. kStreams: these rows are the first to read the weights.
-template <class Dot, int MR, int NR, bool kStreams>
-void GemmTile(const GemmSlice& slice, const GemmRows<Dot>& rows, int64_t first) {
+// Rows of x and blocks of w that meet in a tile.
+template <class Dot, int MR, int NR>
+struct TileOperands {
   const typename Dot::X* x[MR];
   const char* w[NR];
-  for (int r = 0; r < MR; r++) x[r] = rows.x + r * rows.ldx;
-  for (int j = 0; j < NR; j++) w[j] = slice.w + (first + j) * slice.block_bytes;
-  float* tile = rows.tile + first * kLanes;
+  float* tile;
+  int64_t ld_tile;
+  bool resumes;
 
+  TENON_INLINE TileOperands(const GemmSlice& slice, const GemmRows<Dot>& rows, int64_t first)
+      : tile(rows.tile + first * kLanes), ld_tile(rows.ld_tile), resumes(slice.resumes) {
+    for (int r = 0; r < MR; r++) x[r] = rows.x + r * rows.ldx;
+    for (int j = 0; j < NR; j++) w[j] = slice.w + (first + j) * slice.block_bytes;
+  }
+  TENON_INLINE void Begin(V (&acc)[MR][NR]) const {
+    if (resumes) {
+      LoadTile(tile, ld_tile, acc);
+    } else {
+      ZeroTile(acc);
+    }
+  }
+};
+
+// What a tile of rows does about the weights beside computing: its own ones are prefetched ahead, or they lie in L2 and it
+// prefetches N blocks of the next group, from block `first` on.
+struct OwnWeights {
+  static constexpr bool kStreams = true;
+};
+template <int N>
+struct NextWeights {
+  static constexpr bool kStreams = false;
+  int64_t first;
+};
+
+// Blocks [first, first + NR) of the slice for MR rows.
+template <class Dot, int MR, int NR>
+void GemmTile(const GemmSlice& slice, const GemmRows<Dot>& rows, int64_t first, OwnWeights) {
+  TileOperands<Dot, MR, NR> operands(slice, rows, first);
   V acc[MR][NR];
-  if (slice.resumes) {
-    LoadTile(tile, rows.ld_tile, acc);
-  } else {
-    ZeroTile(acc);
-  }
-  if constexpr (kStreams) {
-    const bool last = first + NR == slice.num_blocks;
-    StreamSteps<Dot>(x, w, slice.steps, last ? slice.next : w[0] + NR * slice.block_bytes, acc);
-  } else {
-    DotSteps<Dot>(x, w, kStepBytes<Dot>, slice.steps, NoPrefetch(), acc);
-  }
-  StoreTile(tile, rows.ld_tile, acc);
+  operands.Begin(acc);
+  const bool last = first + NR == slice.num_blocks;
+  StreamSteps<Dot>(operands.x, operands.w, slice.steps, last ? slice.next : operands.w[0] + NR * slice.block_bytes, acc);
+  StoreTile(operands.tile, rows.ld_tile, acc);
 }
 
-// All blocks of the slice for MR rows, in the widest tiles that fit.
-template <class Dot, int MR, bool kStreams>
-void GemmRowTile(const GemmSlice& slice, const GemmRows<Dot>& rows) {
-  constexpr int kWide = kStreams ? TileBlocks(MR) : kCachedTileBlocks;
+template <class Dot, int MR, int NR, int N>
+void GemmTile(const GemmSlice& slice, const GemmRows<Dot>& rows, int64_t first, NextWeights<N> weights) {
+  TileOperands<Dot, MR, NR> operands(slice, rows, first);
+  V acc[MR][NR];
+  operands.Begin(acc);
+  if constexpr (N > 0) {
+    PrefetchEach<N> next;
+    next.stride = kStepBytes<Dot>;
+    for (int i = 0; i < N; i++) next.stream[i] = slice.next + (weights.first + i) * slice.block_bytes;
+    DotSteps<Dot>(operands.x, operands.w, kStepBytes<Dot>, slice.steps, next, acc);
+  } else {
+    DotSteps<Dot>(operands.x, operands.w, kStepBytes<Dot>, slice.steps, NoPrefetch(), acc);
+  }
+  StoreTile(operands.tile, rows.ld_tile, acc);
+}
+
+// The same; of a row tile's calls, the first one prefetches.
+template <class Dot, int MR, int NR, class Weights>
+void GemmBlocks(const GemmSlice& slice, const GemmRows<Dot>& rows, int64_t first, Weights weights) {
+  if (Weights::kStreams || first == 0) {
+    GemmTile<Dot, MR, NR>(slice, rows, first, weights);
+  } else {
+    GemmTile<Dot, MR, NR>(slice, rows, first, NextWeights<0>());
+  }
+}
+
+// All blocks of the slice for MR rows, in tiles of up to kWide.
+template <class Dot, int MR, int kWide, class Weights>
+void GemmRowTile(const GemmSlice& slice, const GemmRows<Dot>& rows, Weights weights) {
   int64_t first = 0;
   if constexpr (kWide >= 8) {
-    for (; first + 8 <= slice.num_blocks; first += 8) GemmTile<Dot, MR, 8, kStreams>(slice, rows, first);
+    for (; first + 8 <= slice.num_blocks; first += 8) GemmBlocks<Dot, MR, 8>(slice, rows, first, weights);
   }
   if constexpr (kWide >= 4) {
-    for (; first + 4 <= slice.num_blocks; first += 4) GemmTile<Dot, MR, 4, kStreams>(slice, rows, first);
+    for (; first + 4 <= slice.num_blocks; first += 4) GemmBlocks<Dot, MR, 4>(slice, rows, first, weights);
   }
   if constexpr (kWide >= 2) {
-    for (; first + 2 <= slice.num_blocks; first += 2) GemmTile<Dot, MR, 2, kStreams>(slice, rows, first);
+    for (; first + 2 <= slice.num_blocks; first += 2) GemmBlocks<Dot, MR, 2>(slice, rows, first, weights);
   }
-  for (; first < slice.num_blocks; first++) GemmTile<Dot, MR, 1, kStreams>(slice, rows, first);
+  for (; first < slice.num_blocks; first++) GemmBlocks<Dot, MR, 1>(slice, rows, first, weights);
 }
 
 // Epilogues, on finished accumulators of rows [row, row + num_rows) and blocks [block, block + num_blocks).
@@ -142,6 +190,15 @@ inline void FinishGated(const GemmParams& p, const FinishedTile& t) {
   }
 }
 
+// Takes the output's cache lines while the tile computes.
+TENON_INLINE void PrefetchOutput(const GemmParams& p, const FinishedTile& t) {
+  const int64_t per_output = p.epilogue == Epilogue::kGated ? 2 : 1, width = BytesOf(p.y_dtype);
+  const char* y = static_cast<const char*>(p.y) + (t.row * p.ldy + t.block / per_output * kLanes) * width;
+  for (int64_t r = 0; r < t.num_rows; r++, y += p.ldy * width) {
+    for (int64_t i = 0; i < t.num_blocks / per_output * kLanes * width; i += 64) TENON_PREFETCH_WRITE(y + i);
+  }
+}
+
 inline void FinishTile(const GemmParams& p, const FinishedTile& t) {
   if (p.epilogue == Epilogue::kGated) {
     FinishGated(p, t);
@@ -151,22 +208,41 @@ inline void FinishTile(const GemmParams& p, const FinishedTile& t) {
 }
 
 // One tile of rows: its dots and, with the last slice, its output, while the accumulators are in L1.
-template <class Dot, int MR, bool kStreams>
-void RunRowTile(const GemmParams& p, const GemmSlice& slice, const GemmRows<Dot>& rows, int64_t row) {
-  GemmRowTile<Dot, MR, kStreams>(slice, rows);
-  if (slice.finishes) FinishTile(p, {rows.tile, rows.ld_tile, row, MR, slice.block, slice.num_blocks});
+template <class Dot, int MR, int kWide, class Weights>
+void RunRowTile(const GemmParams& p, const GemmSlice& slice, const GemmRows<Dot>& rows, int64_t row, Weights weights) {
+  const FinishedTile finished = {rows.tile, rows.ld_tile, row, MR, slice.block, slice.num_blocks};
+  if (slice.finishes && !Weights::kStreams) PrefetchOutput(p, finished);
+  GemmRowTile<Dot, MR, kWide>(slice, rows, weights);
+  if (slice.finishes) FinishTile(p, finished);
 }
 
-// Rows [row, row + num_rows) of the output, whose x and accumulators are `rows`. The first row tile streams the weights
-// in; the others, all of one size, find them in L2.
+// Rows [row, row + num_rows) of the output, whose x and accumulators are `rows`.
 template <class Dot>
 void GemmSliceRows(const GemmParams& p, const GemmSlice& slice, const GemmRows<Dot>& rows, int64_t row, int64_t num_rows) {
-  const int64_t num_cached = CeilDiv(Max(0, num_rows - kMaxTileRows), kCachedTileRows);
-  const int64_t first = num_rows - num_cached * kCachedTileRows;
-  WithRows<kMaxTileRows>(first, [&]<int MR>() { RunRowTile<Dot, MR, true>(p, slice, rows, row); });
-  for (int64_t r = first; r < num_rows; r += kCachedTileRows) {
-    const GemmRows<Dot> part = {rows.x + r * rows.ldx, rows.ldx, rows.tile + r * rows.ld_tile, rows.ld_tile};
-    RunRowTile<Dot, kCachedTileRows, false>(p, slice, part, row + r);
+  if (num_rows <= kMaxTileRows) {
+    WithRows<kMaxTileRows>(num_rows, [&]<int MR>() {
+      RunRowTile<Dot, MR, TileBlocks(MR)>(p, slice, rows, row, OwnWeights());
+    });
+    return;
+  }
+  const RowTiles tiles(num_rows, kCachedTileRows);
+  const int64_t begin = slice.is_first ? 1 : 0;  // of the tiles that look ahead
+  const int64_t share = Min(2, CeilDiv(kGroupBlocks, tiles.count - begin));
+  for (int64_t t = 0; t < tiles.count; t++) {
+    const int64_t first = tiles.Begin(t), next = (t - begin) * share;
+    const GemmRows<Dot> part = {rows.x + first * rows.ldx, rows.ldx, rows.tile + first * rows.ld_tile, rows.ld_tile};
+    WithRows<kCachedTileRows, kCachedTileRows / 2>(tiles.Begin(t + 1) - first, [&]<int MR>() {
+      constexpr int kWide = kCachedTileBlocks;
+      if (t < begin) {
+        RunRowTile<Dot, MR, kWide>(p, slice, part, row + first, OwnWeights());
+      } else if (next >= kGroupBlocks) {
+        RunRowTile<Dot, MR, kWide>(p, slice, part, row + first, NextWeights<0>());
+      } else if (share == 1) {
+        RunRowTile<Dot, MR, kWide>(p, slice, part, row + first, NextWeights<1>{next});
+      } else {
+        RunRowTile<Dot, MR, kWide>(p, slice, part, row + first, NextWeights<2>{next});
+      }
+    });
   }
 }
 
@@ -232,6 +308,7 @@ void GemmChunk(const GemmParams& p, int64_t row, int64_t num_rows) {
       slice.steps = Min(slice_steps, steps - step);
       slice.resumes = step > 0;
       slice.finishes = last;
+      slice.is_first = block == begin && step == 0;
       slice.next = last ? data + (block + num_blocks) * block_bytes : slice.w + slice_steps * kStepBytes<Dot>;
       GemmRows<Dot> slice_rows = rows;
       slice_rows.x += step * Dot::kFactor;

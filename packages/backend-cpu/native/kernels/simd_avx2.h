@@ -97,6 +97,10 @@ TENON_INLINE V Floor(V a) { return {_mm256_floor_ps(a.low), _mm256_floor_ps(a.hi
 TENON_INLINE V ClampExponent(V x) { return Min(Broadcast(160.0f), Max(Broadcast(-160.0f), x)); }
 TENON_INLINE V FractionOf(V x) { return Sub(x, Floor(x)); }
 TENON_INLINE V ScaleByFloor(V a, V x) { return Ldexp(a, Floor(x)); }
+TENON_INLINE bool AnyGreater(V a, V b) {
+  const __m256 low = _mm256_cmp_ps(a.low, b.low, _CMP_GT_OQ), high = _mm256_cmp_ps(a.high, b.high, _CMP_GT_OQ);
+  return _mm256_movemask_ps(_mm256_or_ps(low, high)) != 0;
+}
 TENON_INLINE V SelectLess(V a, V b, V x, V y) {
   return {_mm256_blendv_ps(y.low, x.low, _mm256_cmp_ps(a.low, b.low, _CMP_LT_OQ)),
           _mm256_blendv_ps(y.high, x.high, _mm256_cmp_ps(a.high, b.high, _CMP_LT_OQ))};

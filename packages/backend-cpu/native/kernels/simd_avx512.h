@@ -67,6 +67,7 @@ TENON_INLINE V Ldexp(V a, V n) { return _mm512_scalef_ps(a, n); }
 TENON_INLINE V ClampExponent(V x) { return x; }
 TENON_INLINE V FractionOf(V x) { return _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 TENON_INLINE V ScaleByFloor(V a, V x) { return _mm512_scalef_ps(a, x); }
+TENON_INLINE bool AnyGreater(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
 TENON_INLINE V SelectLess(V a, V b, V x, V y) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
 }

@@ -99,6 +99,12 @@ TENON_INLINE V Floor(const V& a) {
 TENON_INLINE V ClampExponent(const V& x) { return Min(Broadcast(160.0f), Max(Broadcast(-160.0f), x)); }
 TENON_INLINE V FractionOf(const V& x) { return Sub(x, Floor(x)); }
 TENON_INLINE V ScaleByFloor(const V& a, const V& x) { return Ldexp(a, Floor(x)); }
+// Whether a > b in some lane.
+TENON_INLINE bool AnyGreater(const V& a, const V& b) {
+  bool any = false;
+  for (int i = 0; i < 16; i++) any |= a.part[i / 4][i % 4] > b.part[i / 4][i % 4];
+  return any;
+}
 // a < b ? x : y.
 TENON_INLINE V SelectLess(const V& a, const V& b, const V& x, const V& y) {
   TENON_EACH_PART(a.part[i] < b.part[i] ? x.part[i] : y.part[i]);
