@@ -119,26 +119,28 @@ void CpuAttention::RunWhole(const tenon::AttentionOpParams& params) {
   });
 }
 
-// One task per item, KV head and split; then the splits of each item are merged.
+// A unit per item, KV head and split, in stretches of the cache; then the splits of each item are merged.
 void CpuAttention::RunSplit(const tenon::AttentionOpParams& params) {
   const tenon::AttentionAttrs& attrs = *params.attrs;
   const int32_t num_kv_heads = attrs.num_kv_heads, group = attrs.num_heads / num_kv_heads;
   const int64_t stride = PartialStride(attrs);
   const auto num_tasks = static_cast<int64_t>(items_.size()) * num_kv_heads;
 
-  context_.threads.ParallelFor(num_tasks * max_splits_, [&](int64_t chunk, int thread) {
-    const int64_t task = chunk / max_splits_;
-    const auto split = static_cast<int32_t>(chunk % max_splits_);
-    const Item& item = items_[static_cast<size_t>(task / num_kv_heads)];
-    const int32_t first = FirstSplit(item.first_position, attrs.sliding_window);
-    if (split < first || split >= item.num_splits()) return;
-    AttentionParams part = ParamsOf(params, item, static_cast<int32_t>(task % num_kv_heads));
-    const int64_t split_floats = int64_t{item.query_end - item.query_begin} * group * (attrs.head_dim + 2);
-    part.split_begin = split;
-    part.split_end = split + 1;
-    part.partial = partials_ + task * stride + (split - first) * split_floats;
-    part.scratch = context_.ScratchOf(thread);
-    context_.kernels.attention(part);
+  context_.threads.ParallelRanges(num_tasks * max_splits_, [&](Range units, int thread) {
+    for (int64_t task = units.begin / max_splits_; task * max_splits_ < units.end; ++task) {
+      const Item& item = items_[static_cast<size_t>(task / num_kv_heads)];
+      const int64_t first = FirstSplit(item.first_position, attrs.sliding_window);
+      const int64_t begin = std::max(units.begin - task * max_splits_, first);
+      const int64_t end = std::min<int64_t>(units.end - task * max_splits_, item.num_splits());
+      if (begin >= end) continue;
+      AttentionParams part = ParamsOf(params, item, static_cast<int32_t>(task % num_kv_heads));
+      const int64_t split_floats = int64_t{item.query_end - item.query_begin} * group * (attrs.head_dim + 2);
+      part.split_begin = static_cast<int32_t>(begin);
+      part.split_end = static_cast<int32_t>(end);
+      part.partial = partials_ + task * stride + (begin - first) * split_floats;
+      part.scratch = context_.ScratchOf(thread);
+      context_.kernels.attention(part);
+    }
   });
 
   const int64_t element_bytes = tenon::kDtypeBytes[static_cast<int32_t>(params.y_dtype)];

@@ -13,7 +13,7 @@ using tenon::Status;
 // Rows that a thread takes at once: their x stays in L2 while the weights pass by.
 constexpr int64_t kRowTile = 128;
 // Up to here a call is bound by reading the weights, and single column blocks are the units of work.
-constexpr int64_t kFewRows = 16;
+constexpr int64_t kFewRows = 12;
 // Column blocks of a unit of work for more rows.
 constexpr int64_t kGroupBlocks = 4;
 
@@ -31,6 +31,11 @@ GemmParams FromRow(GemmParams params, const void* x, int64_t first) {
 }
 
 }  // namespace
+
+void CpuGemm::Prepare(const std::vector<PackedMatrix>& order) {
+  next_.clear();
+  for (size_t i = 0; i < order.size(); ++i) next_[order[i].data] = order[(i + 1) % order.size()];
+}
 
 Status CpuGemm::Linear(const tenon::LinearParams& p, tenon::Stream) {
   if (!IsFloat(p.weight_dtype) || p.x_dtype != p.weight_dtype || !IsFloat(p.y_dtype))
@@ -105,12 +110,15 @@ void CpuGemm::RunBlocks(GemmParams params, int64_t rows, int64_t output_columns)
   const int64_t num_blocks = CeilDiv(output_columns, kLanes);
   const int64_t unit_blocks = rows <= kFewRows ? 1 : kGroupBlocks;
   const int64_t units_across = CeilDiv(num_blocks, unit_blocks);
-  const GuidedSplit split(units_across * CeilDiv(rows, kRowTile), context_.threads.size());
+  if (const auto next = next_.find(params.weight.data); next != next_.end()) {
+    const PackedMatrix& weight = next->second;
+    context_.threads.ReadNext(weight.data, CeilDiv(weight.n, kLanes) * PackedBlockBytes(weight.dtype, weight.k, weight.grouping));
+  }
 
-  context_.threads.ParallelFor(split.num_chunks(), [&](int64_t chunk, int thread) {
+  context_.threads.ParallelRanges(units_across * CeilDiv(rows, kRowTile), [&](Range units, int thread) {
     GemmParams part = params;
     part.scratch = context_.ScratchOf(thread);
-    for (Range units = split[chunk]; units.begin < units.end;) {
+    while (units.begin < units.end) {
       const int64_t tile = units.begin / units_across;
       const int64_t end = std::min(units.end, (tile + 1) * units_across);
       part.m_begin = tile * kRowTile;

@@ -79,7 +79,18 @@ Status CpuSession::LoadWeights(const std::vector<WeightRequest>& requests, const
   }
   TENON_RETURN_IF_ERROR(AllocateScratch());
   TENON_RETURN_IF_ERROR(AllocateQuantizedRows());
+  PrepareGemm();
   return attention_.Prepare(plan_, pool_);
+}
+
+void CpuSession::PrepareGemm() {
+  std::vector<PackedMatrix> order;
+  for (const tenon::PlanOp& op : plan_.ops) {
+    if (op.id != OpId::kLinear && op.id != OpId::kLinearAdd && op.id != OpId::kLinearGated) continue;
+    const tenon::PlanTensor& weight = plan_.tensors[static_cast<size_t>(op.inputs[1])];
+    order.push_back(weights_[static_cast<size_t>(weight.argument)].packed);
+  }
+  gemm_.Prepare(order);
 }
 
 // All layers lie in one allocation: K of layer 0, V of layer 0, K of layer 1, ...

@@ -39,6 +39,7 @@ class CpuSession final : public tenon::Session {
   tenon::Status CheckOps() const;
   tenon::Status AllocateScratch();
   tenon::Status AllocateQuantizedRows();
+  void PrepareGemm();
 
   const tenon::Plan& plan_;
   OpContext context_;

@@ -109,13 +109,42 @@ void CheckSplit(const Split& split, int64_t size) {
 }
 
 void TestSplits() {
-  for (int64_t size = 0; size < 700; ++size) {
-    for (int num_threads : {1, 2, 7, 64}) CheckSplit(GuidedSplit(size, num_threads), size);
-    CheckSplit(EvenSplit(size, size % 11), size);
+  for (int64_t size = 0; size < 700; ++size) CheckSplit(EvenSplit(size, size % 11), size);
+}
+
+// Every unit of a stretch is taken once, from the front in ascending and from the back in descending runs, down to one.
+void TestStretch() {
+  for (int64_t size : {0, 1, 2, 3, 37, 700}) {
+    Stretch stretch;
+    stretch.Reset({5, 5 + size});
+    int64_t begin = 5, end = 5 + size, last = 1;
+    Range range;
+    for (int i = 0; i % 3 == 2 ? stretch.TakeBack(&range) : stretch.TakeFront(&range); ++i) {
+      EXPECT(range.begin < range.end && (i % 3 == 2 ? range.end == end : range.begin == begin), "size %lld, run %d",
+             static_cast<long long>(size), i);
+      (i % 3 == 2 ? end : begin) = i % 3 == 2 ? range.begin : range.end;
+      last = range.end - range.begin;
+    }
+    EXPECT(begin == end && last == 1, "size %lld: %lld units left", static_cast<long long>(size),
+           static_cast<long long>(end - begin));
   }
-  CheckSplit(GuidedSplit(int64_t{1} << 40, 2), int64_t{1} << 40);
-  const Range last = GuidedSplit(60, 2)[GuidedSplit(60, 2).num_chunks() - 1];
-  EXPECT(last.end - last.begin == 1, "the last chunk has %lld units", static_cast<long long>(last.end - last.begin));
+}
+
+// Every unit is run once, by however many threads, also where one of them sleeps over its stretch.
+void TestRanges() {
+  for (int num_threads : {1, 2, 3, 8}) {
+    ThreadPool threads(num_threads);
+    for (int job = 0; job < 1000; ++job) {
+      const int64_t size = job % 131;
+      std::vector<std::atomic<int>> runs(static_cast<size_t>(size));
+      threads.ParallelRanges(size, [&](Range range, int thread) {
+        if (job % 250 == 0 && thread == 1) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        for (int64_t i = range.begin; i < range.end; ++i) runs[static_cast<size_t>(i)].fetch_add(1);
+      });
+      const bool once = std::all_of(runs.begin(), runs.end(), [](const auto& count) { return count == 1; });
+      EXPECT(once, "%d threads, %lld units", num_threads, static_cast<long long>(size));
+    }
+  }
 }
 
 void TestMemoryPool() {
@@ -403,6 +432,8 @@ int main() {
   TestIdlePoolSleeps();
   ReportForkJoin();
   TestSplits();
+  TestStretch();
+  TestRanges();
   TestMemoryPool();
   TestCgroupV2();
   TestCgroupV1();

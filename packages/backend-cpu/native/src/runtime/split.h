@@ -2,7 +2,7 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
+#include <atomic>
 #include <cstdint>
 
 namespace tenon_cpu {
@@ -12,49 +12,51 @@ struct Range {
   int64_t end;
 };
 
-// Guided self-scheduling: rounds of `num_threads` equal chunks, each round about half of what is left, down to single
-// units. Long runs keep streams of memory long; the small ones at the end let all threads finish together, also when one
-// of them was disturbed.
-class GuidedSplit {
+// A stretch of work that its owner takes from the front and others from the back: each time about half of what is left,
+// down to single units. Long runs keep streams of memory long; the small ones at the end let all threads finish together,
+// also when one of them was disturbed. Units are below 2^32.
+class alignas(64) Stretch {
  public:
-  GuidedSplit(int64_t size, int num_threads) : size_(size) {
-    int64_t begin = 0;
-    while (begin < size && num_rounds_ < kMaxRounds) {
-      const int64_t length = RoundLength((size - begin) / (2 * num_threads));
-      const bool last = length == 1 || num_rounds_ == kMaxRounds - 1;
-      const int64_t chunks = last ? (size - begin + length - 1) / length : num_threads;
-      rounds_[num_rounds_++] = {num_chunks_, begin, length};
-      num_chunks_ += chunks;
-      begin += chunks * length;
-    }
+  // Before the threads know of the work.
+  void Reset(Range range) { ends_.store(Pack(range), std::memory_order_relaxed); }
+
+  bool TakeFront(Range* taken) {
+    return Take([&](Range left, int64_t length) {
+      *taken = {left.begin, left.begin + length};
+      return Range{taken->end, left.end};
+    });
   }
-
-  int64_t num_chunks() const { return num_chunks_; }
-
-  Range operator[](int64_t chunk) const {
-    int round = num_rounds_ - 1;
-    while (rounds_[round].first_chunk > chunk) --round;
-    const Round& r = rounds_[round];
-    const int64_t begin = r.begin + (chunk - r.first_chunk) * r.length;
-    return {begin, std::min(begin + r.length, size_)};
+  bool TakeBack(Range* taken) {
+    return Take([&](Range left, int64_t length) {
+      *taken = {left.end - length, left.end};
+      return Range{left.begin, taken->begin};
+    });
   }
 
  private:
-  struct Round {
-    int64_t first_chunk, begin, length;
-  };
-  static constexpr int kMaxRounds = 40;
-
-  // Multiples of 8 suit the widest GEMM tile.
+  static uint64_t Pack(Range range) {
+    return static_cast<uint64_t>(range.end) << 32 | static_cast<uint64_t>(range.begin);
+  }
+  // Multiples of 4 suit the tiles of GEMM.
   static int64_t RoundLength(int64_t length) {
-    if (length >= 8) return length / 8 * 8;
-    return length >= 4 ? 4 : length >= 2 ? 2 : 1;
+    if (length >= 4) return length / 4 * 4;
+    return length >= 2 ? 2 : 1;
   }
 
-  int64_t size_;
-  int64_t num_chunks_ = 0;
-  int num_rounds_ = 0;
-  std::array<Round, kMaxRounds> rounds_;
+  // split(left, length) takes `length` of what is left, and returns the rest. Whoever resets the stretch has published the
+  // work itself, so the counter orders nothing.
+  template <typename SplitFn>
+  bool Take(const SplitFn& split) {
+    uint64_t ends = ends_.load(std::memory_order_relaxed);
+    while (true) {
+      const Range left = {static_cast<int64_t>(ends & 0xffffffff), static_cast<int64_t>(ends >> 32)};
+      if (left.begin >= left.end) return false;
+      const Range rest = split(left, RoundLength((left.end - left.begin) / 2));
+      if (ends_.compare_exchange_weak(ends, Pack(rest), std::memory_order_relaxed)) return true;
+    }
+  }
+
+  std::atomic<uint64_t> ends_{0};  // [63:32] end, [31:0] begin
 };
 
 // Equal chunks of `length`.

@@ -12,6 +12,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "split.h"
+
 namespace tenon_cpu {
 
 class ThreadPool {
@@ -27,6 +29,13 @@ class ThreadPool {
 
   // Binds the calling thread to the CPUs of thread 0.
   void BindCaller() const;
+
+  // What the next ParallelRanges will read, each thread its stretch of it: threads without work fetch the beginning of theirs
+  // into their caches meanwhile, so that the memory does not rest between jobs. A hint, from the thread that calls the jobs.
+  void ReadNext(const void* data, int64_t bytes) {
+    next_bytes_.store(bytes, std::memory_order_relaxed);
+    next_data_.store(static_cast<const char*>(data), std::memory_order_relaxed);
+  }
 
   // Wakes parked threads ahead of work to come.
   void Wake();
@@ -47,9 +56,32 @@ class ThreadPool {
         const_cast<void*>(static_cast<const void*>(&f)));
   }
 
+  // Runs f(range, thread) over ranges that make up [0, size), size < 2^32: each thread goes through a stretch of its own,
+  // so that streams of memory are long, and the same from job to job; who is done takes from the ends of the others.
+  template <typename F>
+  void ParallelRanges(int64_t size, F&& f) {
+    ShareOut(size);
+    ParallelFor(std::min<int64_t>(size, this->size()), [&](int64_t chunk, int thread) {
+      const auto first = static_cast<size_t>(chunk);
+      Range range;
+      while (stretches_[first].TakeFront(&range)) f(range, thread);
+      for (size_t other = 1; other < stretches_.size(); ++other) {
+        while (stretches_[(first + other) % stretches_.size()].TakeBack(&range)) f(range, thread);
+      }
+    });
+  }
+
  private:
   using ChunkFn = void (*)(void* context, int64_t chunk, int thread);
 
+  void ShareOut(int64_t size);
+  // How far a thread has fetched what comes next.
+  struct Fetching {
+    const char* data = nullptr;
+    const char* at = nullptr;
+    const char* end = nullptr;
+  };
+  void Idle(Fetching& fetching, int thread) const;
   void Run(int64_t num_chunks, ChunkFn fn, void* context);
   void TakeChunks(int thread);
   void WorkerLoop(int thread);
@@ -68,11 +100,15 @@ class ThreadPool {
   void* context_ = nullptr;
   std::atomic<bool> failed_{false};
   std::exception_ptr failure_;
+  std::atomic<const char*> next_data_{nullptr};
+  std::atomic<int64_t> next_bytes_{0};
   // Parking: `wake_` is the futex word; `parked_` says that some thread may be asleep.
   alignas(64) std::atomic<uint32_t> wake_{0};
   std::atomic<uint32_t> parked_{0};
   std::atomic<bool> stop_{false};
 
+  Fetching fetching_;  // of thread 0
+  std::vector<Stretch> stretches_;  // one per thread
   std::vector<std::vector<int>> cpus_;
   std::vector<std::thread> workers_;
 };
