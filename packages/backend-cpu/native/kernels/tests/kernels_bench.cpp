@@ -167,8 +167,8 @@ void BenchGemm(const Kernels& kernels, Dtype dtype, int64_t m, int64_t n, int64_
 
 // All items of one layer and step: `queries` new tokens of a sequence of `context`.
 void BenchAttention(const Kernels& kernels, Dtype dtype, int group, int kv_heads, int head_dim, int context, int queries,
-                    const Roofs& roofs) {
-  const int block_size = 16, num_blocks = (context + block_size - 1) / block_size;
+                    const Roofs& roofs, int block_size = 32) {
+  const int num_blocks = (context + block_size - 1) / block_size;
   const int64_t block_elements = KvBlockElements(head_dim, block_size, dtype, kv_heads);
   Random random(5);
   Array values(dtype, 1024);
@@ -209,9 +209,9 @@ void BenchAttention(const Kernels& kernels, Dtype dtype, int group, int kv_heads
   const double pairs = (context - queries + (queries + 1) / 2.0) * queries;
   const double gflops = 4.0 * pairs * static_cast<double>(ldq) / seconds * 1e-9;
   const double gbps = 2.0 * context * kv_heads * head_dim * static_cast<double>(width) / seconds * 1e-9;
-  std::printf("attention %-4s group=%d kv_heads=%d head_dim=%-3d context=%-6d queries=%-4d "
+  std::printf("attention %-4s group=%d kv_heads=%d head_dim=%-3d block_size=%-3d context=%-6d queries=%-4d "
               "%8.1f us %7.1f GFLOP/s (%3.0f %%) %6.1f GB/s (%3.0f %%)\n",
-              NameOf(dtype), group, kv_heads, head_dim, context, queries, seconds * 1e6, gflops,
+              NameOf(dtype), group, kv_heads, head_dim, block_size, context, queries, seconds * 1e6, gflops,
               100 * gflops / roofs.gflops, gbps, 100 * gbps / roofs.gbps);
   std::fflush(stdout);
 }
@@ -277,7 +277,7 @@ void BenchIsa(const Kernels& kernels) {
       BenchGemm(kernels, Dtype::kBf16, m, n, k, true, bf16);
     }
   }
-  for (const int64_t m : {8, 16, 32}) {
+  for (const int64_t m : {8, 13, 16, 18, 32}) {
     for (const auto& [n, k] : {std::pair{3072, 576}, {576, 1536}, {49152, 576}, {4096, 4096}}) {
       BenchGemm(kernels, Dtype::kBf16, m, n, k, true, bf16);
     }
@@ -289,7 +289,9 @@ void BenchIsa(const Kernels& kernels) {
     BenchGemm(kernels, dtype, 1, 4096, 4096, true, f32);
     BenchGemm(kernels, dtype, 512, 1536, 576, false, f32);
   }
-  BenchAttention(kernels, Dtype::kBf16, 3, 3, 64, 100000, 1, bf16);
+  for (const int block_size : {16, 32, 64, 128}) {
+    BenchAttention(kernels, Dtype::kBf16, 3, 3, 64, 100000, 1, bf16, block_size);
+  }
   BenchAttention(kernels, Dtype::kBf16, 4, 8, 128, 50000, 1, bf16);
   BenchAttention(kernels, Dtype::kBf16, 1, 8, 64, 50000, 1, bf16);
   BenchAttention(kernels, Dtype::kBf16, 3, 3, 64, 512, 1, bf16);
