@@ -5,7 +5,15 @@
 
 #include <cstddef>  // __GLIBC__
 
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__clang__)
+// The linker asks for a clone before the thread sanitizer is up.
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TENON_CLONES
+#endif
+#endif
+
+#if defined(TENON_CLONES)
+#elif defined(__x86_64__) && defined(__GLIBC__) && defined(__clang__)
 #define TENON_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #elif defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
 #define TENON_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))

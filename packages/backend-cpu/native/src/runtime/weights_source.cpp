@@ -33,11 +33,23 @@ Status OpenFile(const std::string& path, MappedFiles* files, const MappedFile** 
   return Status::Ok();
 }
 
+// No weight has more, and no size in bytes overflows.
+constexpr int64_t kMaxElements = int64_t{1} << 48;
+
+bool IsPossible(const std::vector<int64_t>& shape) {
+  int64_t elements = 1;
+  for (const int64_t dim : shape) {
+    if (dim < 0 || dim > kMaxElements / std::max<int64_t>(elements, 1)) return false;
+    elements *= dim;
+  }
+  return true;
+}
+
 Status CheckShapes(const WeightRequest& request) {
   int64_t rows = 0;
-  bool fits = true;
+  bool fits = IsPossible(request.shape);
   for (const WeightPart& part : request.parts) {
-    fits = fits && part.shape.size() == request.shape.size() && part.shape[0] >= 0;
+    fits = fits && part.shape.size() == request.shape.size() && part.shape[0] >= 0 && part.shape[0] <= request.shape[0];
     fits = fits && std::equal(part.shape.begin() + 1, part.shape.end(), request.shape.begin() + 1);
     if (fits) rows += part.shape[0];
   }

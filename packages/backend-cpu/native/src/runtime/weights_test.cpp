@@ -391,6 +391,8 @@ void TestErrors(const Kernels& kernels) {
   ExpectError(kernels, request(uneven, {4, 32}, linear), StatusCode::kWeightsInvalid, {"mlp.up", "32", "256"});
   ExpectError(kernels, request(part, {4, 33}, linear), StatusCode::kWeightsInvalid, {"mlp.up", "[4, 33]", part.name, "[4, 32]"});
   ExpectError(kernels, request(part, {5, 32}, linear), StatusCode::kWeightsInvalid, {"[5, 32]", "[4, 32]"});
+  ExpectError(kernels, request(part, {int64_t{1} << 40, int64_t{1} << 40}, linear), StatusCode::kWeightsInvalid, {"mlp.up"});
+  ExpectError(kernels, request(part, {-4, 32}, linear), StatusCode::kWeightsInvalid, {"[-4, 32]"});
   ExpectError(kernels, request(part, {128}, UseBit(WeightUse::kVector)), StatusCode::kWeightsInvalid, {"[128]", "[4, 32]"});
   ExpectError(kernels, request(part, {4, 32}, linear), StatusCode::kOutOfMemory, {"1024"}, 100);
   ExpectError(kernels, request(part, {4, 32}, 0), StatusCode::kInternal, {"mlp.up"});

@@ -147,6 +147,9 @@ inline Status ParseTensor(PlanReader& reader, const Plan& plan, int32_t index, P
   if (tensor->dims[0] < -1 - static_cast<int32_t>(SymbolicDim::kL) || tensor->dims[1] < 0 || tensor->dims[2] < 0)
     return Bad("tensor %d: only the first dimension may be symbolic", index);
   if (tensor->row_elements() > INT32_MAX) return Bad("tensor %d: rows are too long", index);
+  if (tensor->kind == TensorKind::kBuffer && (tensor->argument < 0 || tensor->argument > plan.arena_bytes))
+    return Bad("tensor %d: at byte %lld of a workspace of %lld", index, static_cast<long long>(tensor->argument),
+               static_cast<long long>(plan.arena_bytes));
   if (tensor->kind == TensorKind::kWeight && (tensor->argument < 0 || tensor->argument >= plan.num_weights))
     return Bad("tensor %d: weight %lld of %d", index, static_cast<long long>(tensor->argument), plan.num_weights);
   if (tensor->kind == TensorKind::kInput &&
@@ -205,7 +208,7 @@ inline Status ParseSegment(PlanReader& reader, int32_t num_ops, int32_t index, P
   segment->first_op = reader.Next();
   segment->num_ops = reader.Next();
   segment->tile = reader.Next();
-  if (segment->first_op < 0 || segment->num_ops < 0 || segment->first_op > num_ops - segment->num_ops)
+  if (segment->first_op < 0 || segment->num_ops < 0 || int64_t{segment->first_op} + segment->num_ops > num_ops)
     return Bad("segment %d: ops %d + %d of %d", index, segment->first_op, segment->num_ops, num_ops);
   if (segment->tile < 0) return Bad("segment %d: tile %d", index, segment->tile);
   return Status::Ok();
