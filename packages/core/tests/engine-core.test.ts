@@ -277,6 +277,15 @@ describe('EngineCore', () => {
     for (const id of [1, 2, 3]) expect(core.ends.get(id)).toEqual(['length']);
   });
 
+  it('reads prompts in full steps while many more wait for their first token than for their next', async () => {
+    const core = new TestCore({ ...defaults, maxPromptTokensBesideDecodes: 6 });
+    for (const id of [1, 2, 3, 4]) core.add(id, promptOf(40, id), { maxTokens: 12 });
+    await core.idle();
+    const lengths = core.steps.map(({ queryLens }) => queryLens.toSorted((a, b) => b - a));
+    // three prompts to one answer, then two to two
+    expect(lengths.slice(0, 5)).toEqual([[32], [24, 8], [16, 15, 1], [6, 1, 1], [6, 1, 1]]);
+  });
+
   it('never splits a prompt with chunked prefill off', async () => {
     const core = new TestCore({ ...defaults, enableChunkedPrefill: false, maxNumBatchedTokens: 64 });
     for (let i = 0; i < 5; i++) core.add(i, promptOf(30, i), { maxTokens: 3 });

@@ -28,6 +28,9 @@ export interface SchedulerCounters {
   prefixCacheHits: number;
 }
 
+/** More requests than this without an answer, for each that has one, and prompts go first. */
+const maxPromptsPerAnswer = 2;
+
 /**
  * Decides what the next step computes. Pure decisions on integers: no backend, no tensor, no clock.
  *
@@ -136,12 +139,23 @@ export class Scheduler {
     if (this.#preempted) this.#requeuePreempted(step);
   }
 
-  /** Answers wait for all of a step: beside them, prompts get little room, unless this step can end the wait. */
+  /**
+   * Answers wait for all of a step: beside them, prompts get little room, unless this step can end the wait, or many more
+   * requests wait for their first token than for their next one. So far the step holds one token of each answer.
+   */
   #limitPrompts({ numTokens }: ScheduledStep): void {
     const { maxPromptTokensBesideDecodes, enableChunkedPrefill } = this.#options;
     if (numTokens === 0 || maxPromptTokensBesideDecodes === Infinity || !enableChunkedPrefill) return;
+    if (this.#countPrompts() > maxPromptsPerAnswer * numTokens) return;
     if (this.#countPromptTokens() <= this.#maxTokens - numTokens) return;
     this.#maxTokens = Math.min(this.#maxTokens, numTokens + maxPromptTokensBesideDecodes);
+  }
+
+  /** Requests without a token of their answer. */
+  #countPrompts(): number {
+    let count = this.#waiting.size;
+    for (const { numRemaining } of this.#running) if (numRemaining > 1) count += 1;
+    return count;
   }
 
   /** All that are left to compute. */
