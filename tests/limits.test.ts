@@ -12,8 +12,9 @@ const model = fileURLToPath(new URL('../packages/model-stories/model', import.me
 const folder = mkdtempSync(join(tmpdir(), 'tenon-limits-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 
+/** Whether the system's limits can be set for a process: part of util-linux. Tests that need it are skipped where it is not. */
 const hasPrlimit = spawnSync('prlimit', ['--version']).status === 0;
-/** Whether a file system of a fixed size can be had: as root, or in a user namespace. */
+/** Whether a file system of a fixed size can be had: as root, or in a user namespace. Its test is skipped where neither is allowed. */
 const hasTmpfs = spawnSync('unshare', ['-rm', 'mount', '-t', 'tmpfs', 'none', folder]).status === 0;
 
 const complete = async (url: string): Promise<string> => {

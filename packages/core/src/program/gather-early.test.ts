@@ -2,7 +2,8 @@ import * as fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { fuse } from './fuse.js';
 import { gatherEarly } from './gather-early.js';
-import { GraphBuilder, type Value } from './graph-builder.js';
+import { randomProgram } from '../../tests/support/random-program.js';
+import { GraphBuilder } from './graph-builder.js';
 import type { Program } from './program.js';
 import { verify } from './verify.js';
 
@@ -29,29 +30,15 @@ function outputRows({ values, ops, outputs }: Program): string[][] {
   return outputs.map((id) => rowsOf.get(id)!);
 }
 
-/** Values from earlier ones, by numbers that say which; all f32 of one width. */
-function randomProgram(choices: readonly (readonly [number, number, boolean])[]): Program {
-  const g = new GraphBuilder('f32');
-  const token: Value[] = [g.embedding(g.input('tokenIds'), g.matrix('embed', 9, 4))];
-  const grow = (values: Value[], [a, b, isLinear]: readonly [number, number, boolean]): Value => {
-    const [x, y] = [values[a % values.length]!, values[b % values.length]!];
-    return g.add(y, isLinear ? g.linear(x, g.matrix(`w${values.length}`, 4, 4)) : x);
-  };
-  for (const choice of choices) token.push(grow(token, choice));
-  const rows = choices.slice(0, 3).map(([a]) => g.gatherRows(token[a % token.length]!, g.input('logitRows')));
-  for (const choice of choices.slice(0, 4)) rows.push(grow(rows, choice));
-  g.output(rows.at(-1)!);
-  if (choices[0]![2]) g.output(token[choices[0]![1] % token.length]!);
-  return g.finish();
-}
-
 it('computes the same rows, of any program', () => {
   const choice = fc.tuple(fc.nat(20), fc.nat(20), fc.boolean());
   const property = fc.property(
     fc.array(choice, { minLength: 1, maxLength: 20 }),
     fc.boolean(),
     (choices, fused) => {
-      const recorded = randomProgram(choices);
+      const { g, token } = randomProgram(choices);
+      if (choices[0]![2]) g.output(token[choices[0]![1] % token.length]!);
+      const recorded = g.finish();
       const program = fused ? fuse(recorded, () => true) : recorded;
       const early = gatherEarly(program);
       verify(early);

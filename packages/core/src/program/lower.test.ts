@@ -2,7 +2,8 @@ import * as fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { dtypeBytes, type Plan, type PlanTensor } from '../backend/index.js';
 import { fuse } from './fuse.js';
-import { GraphBuilder, type Value } from './graph-builder.js';
+import { randomProgram } from '../../tests/support/random-program.js';
+import { GraphBuilder } from './graph-builder.js';
 import { lower } from './lower.js';
 
 const limits = {
@@ -45,30 +46,13 @@ function checkLiveness(plan: Plan): void {
   }
 }
 
-/** Values from earlier ones, by numbers that say which; all f32 of one width. */
-function randomProgram(choices: readonly (readonly [number, number, boolean])[]): GraphBuilder {
-  const g = new GraphBuilder('f32');
-  const token: Value[] = [g.embedding(g.input('tokenIds'), g.matrix('embed', 9, 4))];
-  const grow = (values: Value[], [a, b, isLinear]: readonly [number, number, boolean]): Value => {
-    const [x, y] = [values[a % values.length]!, values[b % values.length]!];
-    return g.add(y, isLinear ? g.linear(x, g.matrix(`w${values.length}`, 4, 4)) : x);
-  };
-  for (const choice of choices) token.push(grow(token, choice));
-  const rows = [0, 1, 2].map((i) =>
-    g.gatherRows(token[(choices[i]?.[0] ?? 0) % token.length]!, g.input('logitRows')),
-  );
-  for (const choice of choices.slice(0, 6)) rows.push(grow(rows, choice));
-  g.output(rows.at(-1)!);
-  return g;
-}
-
 it('never lets a buffer overwrite another that is still read, in place or in a tile', () => {
   const choice = fc.tuple(fc.nat(20), fc.nat(20), fc.boolean());
   const property = fc.property(
     fc.array(choice, { minLength: 1, maxLength: 20 }),
     fc.boolean(),
     (choices, fused) => {
-      const program = fuse(randomProgram(choices).finish(), () => fused);
+      const program = fuse(randomProgram(choices).g.finish(), () => fused);
       checkLiveness(lower(program, limits, { tile: 2 }));
     },
   );
