@@ -47,6 +47,8 @@ export interface DeviceInfo {
   readonly memoryBytes: number;
   /** Bytes that may still be taken, the limits of containers included. */
   readonly freeBytes: number;
+  /** The memory is the computer's own, which other programs need too: a KV cache takes part of it only. Absent: false. */
+  readonly memoryIsShared?: boolean;
   readonly dtypes: readonly Dtype[];
   /** The type that `--dtype auto` means for a checkpoint of 16- or 32-bit floats. */
   readonly preferredDtype: Dtype;
@@ -55,21 +57,45 @@ export interface DeviceInfo {
 export interface OpenOptions {
   /** Compute threads or streams; the backend's default where absent. */
   readonly numThreads?: number;
+  /** This group computes together with others, each opened with the same `groupId` and `size` and its own `rank`. Absent: alone. */
+  readonly parallel?: { readonly rank: number; readonly size: number; readonly groupId: string };
 }
 
-/** What the scheduler must respect. Data only: the one scheduler obeys it. */
+/** What the scheduler must respect. Data only: the one scheduler obeys it. A field that is absent sets no limit. */
 export interface SchedulingConstraints {
-  /** Accepted KV block sizes in tokens, preferred first. */
+  /** Accepted KV block sizes in tokens, preferred first. With `slots`: its first is the unit that slots are rounded up to. */
   readonly blockSizes: readonly number[];
+  /**
+   * `slots`: the KV cache of a sequence lies in one piece, so a block holds the longest sequence there may be and a sequence has
+   * one block. Absent: `paged`.
+   */
+  readonly kvLayout?: 'paged' | 'slots';
   /** Token counts a step may have, ascending; empty: any. A step is padded up to the next one. */
   readonly tokenBuckets: readonly number[];
+  /**
+   * Numbers of sequences that a step of single tokens may have, ascending; absent or empty: any. Such a step is padded up to the next
+   * one in tokens, sequences and logit rows alike, instead of by `tokenBuckets`.
+   */
+  readonly decodeBuckets?: readonly number[];
   readonly maxTokens?: number;
   readonly maxSeqs?: number;
   /** Whether prompts and single tokens may share a step. */
   readonly mixedPrefillDecode: boolean;
+  /** False: a prompt is computed whole, in one step, from its first token on; so there is no prefix caching. Absent: true. */
+  readonly chunkedPrefill?: boolean;
   readonly stepsInFlight: number;
   /** Default of `--max-num-batched-tokens`: enough tokens to be compute-bound, few enough for short steps. */
   readonly preferredBatchedTokens: number;
+  /** Default of `--max-num-seqs`. */
+  readonly preferredSeqs?: number;
+  /** Default of the tokens of prompts in a step that requests which are answering wait for. */
+  readonly preferredPromptTokensBesideDecodes?: number;
+  /** Multiplications and additions a second that even a slow device of this kind computes; steps that would take longer count as hung. */
+  readonly slowestOperationsPerSecond?: number;
+  /** Steps whose shape recurs bear a `captureKey` (step.ts), so that they can be recorded and replayed. */
+  readonly capture?: boolean;
+  /** A step of padding is run for every bucket, then `freeze` is called, before anything is served. */
+  readonly warmup?: boolean;
 }
 
 export interface NegotiateRequest {
@@ -89,7 +115,10 @@ export interface OpAnswer {
   readonly support: 'native' | 'decompose' | 'unsupported';
   readonly kernel: string;
   readonly reason?: string;
+  /** Whether a recorded call may be replayed as it is, or needs this step's parameters first, or must be made anew. Absent: safe. */
+  readonly capture?: CaptureState;
 }
+export type CaptureState = 'safe' | 'needs-rebind' | 'never';
 export interface Negotiation {
   /** One answer per requested op, in order. */
   readonly answers: readonly OpAnswer[];
@@ -136,5 +165,24 @@ export interface Executable {
    */
   run(step: Int32Array, result: Int32Array): void;
   memory(): readonly MemoryStats[];
+  /** Warm-up has ended: what is compiled or allocated from here on shows in `counters`. */
+  freeze?(): void;
+  counters?(): Counters;
   close(): Promise<void>;
+}
+
+/** What an executable has done so far. A backend that does none of something says 0. */
+export interface Counters {
+  readonly steps: number;
+  /** Recorded shapes, replays of them, and calls made anew for parameters of a replay. */
+  readonly captures: number;
+  readonly replays: number;
+  readonly rebinds: number;
+  /** Since `freeze`. */
+  readonly compiles: number;
+  readonly allocations: number;
+  /** Ops that ran elsewhere than negotiation said. */
+  readonly fallbacks: number;
+  /** Times that enqueueing a step waited for the device. */
+  readonly hostSyncs: number;
 }

@@ -11,8 +11,8 @@ export interface OpSpec {
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
   readonly attrs: Readonly<Record<string, 'i' | 'f'>>;
-  /** `step`: reads the step's ragged metadata (cuSeqlensQ, seqLens, blockTables or sampling parameters). */
-  readonly effects: readonly ('step' | 'kv-read' | 'kv-write' | 'sample')[];
+  /** `collective`: all ranks of a group run it together. `step`: reads the step's ragged metadata (cuSeqlensQ, seqLens, blockTables or sampling parameters). */
+  readonly effects: readonly ('step' | 'kv-read' | 'kv-write' | 'sample' | 'collective')[];
   /** True for ops that only the fusion pass creates, where the backend has a kernel for them. */
   readonly fused: boolean;
 }
@@ -104,6 +104,15 @@ export const ops = {
     }, // prettier-ignore
     ['kv-write'],
   ),
+
+  /** y = Σ of x over the ranks of the group, elementwise, in the order of ranks. */
+  all_reduce: op(['x'], ['y'], {}, ['collective']),
+
+  /** y[r, rank * n + c] = x of that rank [r, c], n columns each: the ranks' columns side by side. size: the number of ranks. */
+  all_gather: op(['x'], ['y'], { size: 'i' }, ['collective']),
+
+  /** y[r, c] = Σ over the ranks of x[r, rank * n + c], n = columns / size: each rank keeps its own columns of the sum. */
+  reduce_scatter: op(['x'], ['y'], { size: 'i' }, ['collective']),
 } as const satisfies Record<string, OpSpec>;
 
 export type OpName = keyof typeof ops;

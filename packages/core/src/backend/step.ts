@@ -21,12 +21,20 @@ export const stepHeader = [
   'sizeWords',
   /** Entries of historySeqs. */
   'numHistorySeqs',
-  'reserved1', 'reserved2',
+  /**
+   * 0, or a number of the step's shape: steps of the same key have the same counts, the same regions at the same places, and no
+   * ragged lists, so what was recorded of one can be replayed for another.
+   */
+  'captureKey',
+  'reserved2',
 ] as const; // prettier-ignore
 export type StepHeaderField = (typeof stepHeader)[number];
 
 /**
  * Regions. `i` int32, `f` float32. Ragged lists come as CSR: `xOffsets` [rows + 1], then values; offset 0 = no row has any.
+ *
+ * A step of single tokens that is padded to a bucket has sequences of padding behind the others: one token (id 0, position 0, slot -1),
+ * a length of 1, block 0, a sampler slot that is not read, and a logit row with rowModes 0, for which nothing is sampled.
  *
  * Per token: tokenIds [T] (-1: the last token sampled for this sequence's slot, still on the device), positions [T],
  * slotMapping [T] (block * blockSize + offset, -1: pad).

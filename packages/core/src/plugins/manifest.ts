@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 /** Version of the backend contract that this core offers. */
-export const backendApi = { major: 1, minor: 0 } as const;
+export const backendApi = { major: 1, minor: 1 } as const;
 
 export interface BackendManifest {
   readonly packageName: string;

@@ -217,4 +217,21 @@ export const opRules: Readonly<Record<OpName, Rule>> = {
     expect(context, 'kv', [], ['state']);
     return [{ dims: [rows, numHeads * headDim], dtypes: floats }, state];
   },
+
+  all_reduce: (context) => {
+    const x = matrix(context, 'x');
+    return [{ dims: [x.rows, x.columns], dtypes: [x.dtype] }];
+  },
+
+  all_gather: (context) => {
+    const x = matrix(context, 'x');
+    return [{ dims: [x.rows, x.columns * attr(context, 'size', 1)], dtypes: [x.dtype] }];
+  },
+
+  reduce_scatter: (context: RuleContext) => {
+    const x = matrix(context, 'x');
+    const size = attr(context, 'size', 1);
+    context.check(x.columns % size === 0, `size ${size} must divide the ${x.columns} columns of x`);
+    return [{ dims: [x.rows, x.columns / size], dtypes: [x.dtype] }];
+  },
 };

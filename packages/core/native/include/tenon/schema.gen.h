@@ -65,7 +65,7 @@ enum class StepField : int32_t {
   kMaxTopLogprobs = 7,
   kSizeWords = 8,
   kNumHistorySeqs = 9,
-  kReserved1 = 10,
+  kCaptureKey = 10,
   kReserved2 = 11,
 };
 
@@ -127,6 +127,9 @@ inline constexpr int32_t kRowProcessedLogprobs = 8;
 // linear_add@1(x, weight, residual, bias?) -> y
 // linear_gated@1(x, weight, bias?) -> y
 // qkv_rope_kv_write@1(qkv, cosSin, qNorm?, kNorm?, slotMapping, kv) -> q, kvOut
+// all_reduce@1(x) -> y
+// all_gather@1(x) -> y
+// reduce_scatter@1(x) -> y
 enum class OpId : int32_t {
   kEmbedding = 0,
   kRmsNorm = 1,
@@ -142,9 +145,12 @@ enum class OpId : int32_t {
   kLinearAdd = 11,
   kLinearGated = 12,
   kQkvRopeKvWrite = 13,
+  kAllReduce = 14,
+  kAllGather = 15,
+  kReduceScatter = 16,
 };
 
-inline constexpr int32_t kNumOps = 14;
+inline constexpr int32_t kNumOps = 17;
 
 /** The op table: number of operands and attributes; bit i of `required_inputs` is set where input i is not optional. */
 struct OpInfo {
@@ -167,6 +173,9 @@ inline constexpr OpInfo kOps[kNumOps] = {
     {"linear_add", 1, 4, 1, 0, 7},
     {"linear_gated", 1, 3, 1, 1, 3},
     {"qkv_rope_kv_write", 1, 6, 2, 7, 51},
+    {"all_reduce", 1, 1, 1, 0, 1},
+    {"all_gather", 1, 1, 1, 1, 1},
+    {"reduce_scatter", 1, 1, 1, 1, 1},
 };
 
 /** Attribute names as in the op table, in the plan's order; the rest of a row is null. */
@@ -190,6 +199,9 @@ inline constexpr AttrInfo kOpAttrs[kNumOps][kMaxOpAttrs] = {
     {},
     {{"activation", false}},
     {{"layer", false}, {"numHeads", false}, {"numKvHeads", false}, {"headDim", false}, {"rotaryDim", false}, {"interleaved", false}, {"eps", true}},
+    {},
+    {{"size", false}},
+    {{"size", false}},
 };
 
 /**
@@ -287,6 +299,16 @@ struct QkvRopeKvWriteAttrs {
   int32_t rotary_dim;
   int32_t interleaved;
   float eps;
+};
+
+/** Attributes of all_gather, in the plan's order. */
+struct AllGatherAttrs {
+  int32_t size;
+};
+
+/** Attributes of reduce_scatter, in the plan's order. */
+struct ReduceScatterAttrs {
+  int32_t size;
 };
 
 }  // namespace TENON_SDK_NAMESPACE

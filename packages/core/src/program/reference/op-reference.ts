@@ -1,6 +1,8 @@
 /** The definition of each op in plain float32 loops. Fused ops are compositions of the unfused. */
 import type { OpName } from '../../backend/index.js';
+import { invariant } from '../../errors.js';
 import { attention } from './attention.js';
+import { allGather, allReduce, reduceScatter } from './collective.js';
 import { add, embedding, gatedAct, gatherRows } from './elementwise.js';
 import { linear } from './linear.js';
 import { rmsNorm } from './rms-norm.js';
@@ -84,7 +86,18 @@ export const opReferences: Readonly<Record<OpName, OpReference>> = {
     kv.write(attrs.layer!, k, v, context.ints('slotMapping'));
     return [q, undefined];
   },
+
+  // One rank alone; collective.ts has the definitions for several.
+  all_reduce: ({ floats }) => [allReduce([floats('x').data])],
+  all_gather: ({ floats, attrs }) => [allGather(alone(floats('x').data, attrs), floats('x').rows)],
+  reduce_scatter: ({ floats, attrs }) => [reduceScatter(alone(floats('x').data, attrs), floats('x').rows, 0)],
 };
+
+/** The values of a group of one rank. */
+function alone(x: Float32Array, { size }: ReferenceContext['attrs']): Float32Array[] {
+  invariant(size === 1, `the reference of one rank runs a collective of ${size}`);
+  return [x];
+}
 
 /** Norm, where a weight is given, then rotation. */
 function rotateHeads(
