@@ -33,6 +33,8 @@ export const errorCodes = {
   'config.device-not-found': 'config',
   'config.device-unusable': 'config',
   'config.backend-invalid': 'config',
+  'config.extension-not-found': 'config',
+  'config.extension-invalid': 'config',
   'config.max-model-len': 'config',
   'config.port-in-use': 'config',
   'config.server-unreachable': 'config',
