@@ -5,6 +5,7 @@ export default defineConfig({
     index: 'src/index.ts',
     'backend/index': 'src/backend/index.ts',
     'conformance/index': 'src/conformance/index.ts',
+    'extensions/index': 'src/extensions/index.ts',
     'cli/main': 'src/cli/main.ts',
     // What `bench/` measures with; not exported.
     'benchmark/index': 'src/benchmark/index.ts',
@@ -18,6 +19,7 @@ export default defineConfig({
       index: 'src/index.ts',
       'backend/index': 'src/backend/index.ts',
       'conformance/index': 'src/conformance/index.ts',
+      'extensions/index': 'src/extensions/index.ts',
     },
   },
   clean: true,
