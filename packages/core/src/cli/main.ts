@@ -60,6 +60,13 @@ const subcommands: readonly Subcommand[] = [
     takesServeOptions: false,
     load: async () => (await import('./doctor.js')).doctorCommand(),
   },
+  {
+    name: 'plugin',
+    summary: 'make and publish backends and other plugins',
+    takesServeOptions: false,
+    isGroup: true,
+    load: async () => (await import('./plugin.js')).pluginCommand(),
+  },
 ];
 
 const exitStatus: Readonly<Record<ErrorKind, number>> = {
