@@ -1,8 +1,9 @@
 import { rowMode, stepHeader, stepMagic, stepVersion, type StepHeaderField } from '../backend/index.js';
-import { padTokenCount } from '../program/bucketing.js';
+import { padSeqCount, padTokenCount } from '../program/bucketing.js';
 import type { SamplerRow } from '../sampling/sampler-row.js';
-import type { ScheduledStep } from '../scheduler/scheduled-step.js';
+import { ScheduledStep } from '../scheduler/scheduled-step.js';
 import type { Sequence } from '../scheduler/sequence.js';
+import type { CaptureKeys } from './capture-keys.js';
 import { StepBuffer } from './step-buffer.js';
 
 export interface StepWriterOptions {
@@ -10,6 +11,10 @@ export interface StepWriterOptions {
   readonly maxNumBatchedTokens: number;
   /** Token counts a step may have, ascending; empty: any. */
   readonly tokenBuckets: readonly number[];
+  /** Numbers of sequences a step of single tokens may have, ascending; empty: any. */
+  readonly decodeBuckets?: readonly number[];
+  /** Shared by the writers of an engine; absent: steps bear no key. */
+  readonly captureKeys?: CaptureKeys | undefined;
   readonly blockSize: number;
 }
 
@@ -34,6 +39,10 @@ export class StepWriter {
   /** [maxNumSeqs]: the table (by generation) and the number of its blocks that each row of blockTables holds. */
   readonly #rowGenerations: Float64Array;
   readonly #rowBlocks: Int32Array;
+  /** Counts of the step, padding included. */
+  #numTokens = 0;
+  #numSeqs = 0;
+  #numLogitRows = 0;
   #tablesVersion = -1;
   #stride = 0;
   readonly #needs: RaggedNeeds = {
@@ -45,23 +54,55 @@ export class StepWriter {
   };
 
   constructor(options: StepWriterOptions) {
-    const maxTokens = Math.max(options.maxNumBatchedTokens, options.tokenBuckets.at(-1) ?? 0);
+    const maxSeqs = padSeqCount(options.maxNumSeqs, options.decodeBuckets ?? []);
+    const maxTokens = Math.max(options.maxNumBatchedTokens, options.tokenBuckets.at(-1) ?? 0, maxSeqs);
     this.#options = options;
-    this.#buffer = new StepBuffer({ maxTokens, maxSeqs: options.maxNumSeqs, maxLogitRows: maxTokens });
-    this.#rowGenerations = new Float64Array(options.maxNumSeqs);
-    this.#rowBlocks = new Int32Array(options.maxNumSeqs);
+    this.#buffer = new StepBuffer({ maxTokens, maxSeqs, maxLogitRows: maxTokens });
+    this.#rowGenerations = new Float64Array(maxSeqs);
+    this.#rowBlocks = new Int32Array(maxSeqs);
+  }
+
+  /** Logit rows of the last step that was written, padding included. */
+  get numLogitRows(): number {
+    return this.#numLogitRows;
   }
 
   /** The whole step, valid until the next `write`. */
   write(step: ScheduledStep, stepId: number): Int32Array {
+    const { decodeBuckets = [], tokenBuckets } = this.#options;
+    const { numTokens, numSeqs, numLogitRows } = step;
+    if (decodeBuckets.length > 0 && numTokens === numSeqs) {
+      const bucket = padSeqCount(numSeqs, decodeBuckets);
+      return this.#write(step, stepId, bucket, bucket, bucket);
+    }
+    return this.#write(step, stepId, padTokenCount(numTokens, tokenBuckets), numSeqs, numLogitRows);
+  }
+
+  /** A step of nothing but padding: sequences of one token each, and further tokens. */
+  writePadding(numTokens: number, numSeqs: number, stepId: number): Int32Array {
+    return this.#write(new ScheduledStep(0), stepId, numTokens, numSeqs, numSeqs);
+  }
+
+  /** The counts include padding. */
+  #write(
+    step: ScheduledStep,
+    stepId: number,
+    numTokens: number,
+    numSeqs: number,
+    numLogitRows: number,
+  ): Int32Array {
+    this.#numTokens = numTokens;
+    this.#numSeqs = numSeqs;
+    this.#numLogitRows = numLogitRows;
     this.#buffer.clearRagged();
     this.#clearNeeds();
     this.#writeTokens(step);
     this.#writeRows(step);
+    this.#writePadding(step);
     const numHistorySeqs = this.#needs.history ? this.#writeHistory(step) : 0;
     this.#writeRagged(step);
     this.#writeBlockTables(step);
-    const sizeWords = this.#buffer.blockTablesAt + step.numSeqs * this.#stride;
+    const sizeWords = this.#buffer.blockTablesAt + this.#numSeqs * this.#stride;
     this.#writeHeader(step, { stepId, sizeWords, numHistorySeqs });
     return this.#buffer.words.subarray(0, sizeWords);
   }
@@ -74,13 +115,29 @@ export class StepWriter {
     words[at.magic] = stepMagic;
     words[at.version] = stepVersion;
     words[at.stepId] = stepId;
-    words[at.numTokens] = padTokenCount(step.numTokens, this.#options.tokenBuckets);
-    words[at.numSeqs] = step.numSeqs;
-    words[at.numLogitRows] = step.numLogitRows;
+    words[at.numTokens] = this.#numTokens;
+    words[at.numSeqs] = this.#numSeqs;
+    words[at.numLogitRows] = this.#numLogitRows;
     words[at.blockTableStride] = this.#stride;
     words[at.maxTopLogprobs] = step.maxTopLogprobs;
     words[at.sizeWords] = sizeWords;
     words[at.numHistorySeqs] = numHistorySeqs;
+    words[at.captureKey] = this.#captureKey(step.maxTopLogprobs, numHistorySeqs);
+  }
+
+  /** Only steps of single tokens without lists recur. */
+  #captureKey(maxTopLogprobs: number, numHistorySeqs: number): number {
+    const { captureKeys } = this.#options;
+    if (captureKeys === undefined || this.#numTokens !== this.#numSeqs || numHistorySeqs > 0) return 0;
+    const { suppress, allowed, bias, badWords } = this.#needs;
+    if (suppress || allowed || bias || badWords) return 0;
+    return captureKeys.keyOf(
+      this.#numSeqs,
+      this.#numLogitRows,
+      this.#stride,
+      maxTopLogprobs,
+      this.#buffer.blockTablesAt,
+    );
   }
 
   /** Tokens, positions, slots and the per-sequence regions. */
@@ -99,11 +156,24 @@ export class StepWriter {
       token += count;
     }
     words[region.cuSeqlensQ + step.numSeqs] = token;
-    for (const end = padTokenCount(token, this.#options.tokenBuckets); token < end; token++) {
+  }
+
+  /** Tokens that are stored nowhere, sequences of one token, and rows of which nothing is sampled. */
+  #writePadding(step: ScheduledStep): void {
+    const { words, at: region } = this.#buffer;
+    for (let token = step.numTokens; token < this.#numTokens; token++) {
       words[region.tokenIds + token] = 0;
       words[region.positions + token] = 0;
       words[region.slotMapping + token] = -1;
     }
+    for (let seq = step.numSeqs; seq < this.#numSeqs; seq++) {
+      words[region.cuSeqlensQ + seq + 1] = seq + 1;
+      words[region.seqLens + seq] = 1;
+      words[region.promptLens + seq] = 1;
+      words[region.seqSlots + seq] = 0;
+    }
+    for (let row = step.numLogitRows; row < this.#numLogitRows; row++)
+      this.#writeRow(row, Math.min(row, this.#numSeqs - 1), Math.min(row, this.#numTokens - 1), 0, -1, -1);
   }
 
   #writeSpan(sequence: Sequence, start: number, count: number, token: number): void {
@@ -142,12 +212,25 @@ export class StepWriter {
 
   /** The logprob of the prompt token after `position`, from the raw logits. */
   #writeScoreRow(row: number, entry: number, token: number, sequence: Sequence, position: number): void {
+    const target = sequence.tokenIds[position + 1]!;
+    this.#writeRow(row, entry, token, rowMode.target, target, sequence.sampler.numPromptLogprobs);
+  }
+
+  /** A row from which nothing is sampled. */
+  #writeRow(
+    row: number,
+    entry: number,
+    token: number,
+    mode: number,
+    target: number,
+    numLogprobs: number,
+  ): void {
     const { words, floats, at: region } = this.#buffer;
     words[region.logitRows + row] = token;
     words[region.rowSeqs + row] = entry;
-    words[region.rowModes + row] = rowMode.target;
-    words[region.targets + row] = sequence.tokenIds[position + 1]!;
-    words[region.numLogprobs + row] = sequence.sampler.numPromptLogprobs;
+    words[region.rowModes + row] = mode;
+    words[region.targets + row] = target;
+    words[region.numLogprobs + row] = numLogprobs;
     words[region.seedLow + row] = 0;
     words[region.seedHigh + row] = 0;
     floats[region.temperature + row] = 1;
@@ -248,7 +331,7 @@ export class StepWriter {
     for (let i = 0; i < step.numSeqs; i++) {
       if (step.samples[i] === 1) total += listOf(i, step.sequences[i]!.sampler).length;
     }
-    const offsetsAt = this.#buffer.addRagged(offsetsRegion, step.numLogitRows + 1);
+    const offsetsAt = this.#buffer.addRagged(offsetsRegion, this.#numLogitRows + 1);
     const valuesAt = this.#buffer.addRagged(valuesRegion, total);
     const { words } = this.#buffer;
     let row = 0;
@@ -261,7 +344,7 @@ export class StepWriter {
       words.set(list, valuesAt + offset);
       offset += list.length;
     }
-    words[offsetsAt + row] = offset;
+    while (row <= this.#numLogitRows) words[offsetsAt + row++] = offset;
   }
 
   #writeBiasValues(step: ScheduledStep): void {
@@ -286,12 +369,18 @@ export class StepWriter {
       this.#stride = 2 ** Math.ceil(Math.log2(longest));
       this.#tablesVersion = -1;
     }
-    this.#buffer.reserveTables(step.numSeqs * this.#stride);
+    this.#buffer.reserveTables(this.#numSeqs * this.#stride);
     if (this.#tablesVersion !== this.#buffer.version) {
       this.#rowGenerations.fill(0);
       this.#tablesVersion = this.#buffer.version;
     }
     for (let i = 0; i < step.numSeqs; i++) this.#writeBlockTable(i, step.sequences[i]!);
+    for (let i = step.numSeqs; i < this.#numSeqs; i++) this.#writePaddedTable(i);
+  }
+
+  #writePaddedTable(row: number): void {
+    this.#rowGenerations[row] = 0;
+    this.#buffer.words[this.#buffer.blockTablesAt + row * this.#stride] = 0;
   }
 
   #writeBlockTable(row: number, { table }: Sequence): void {

@@ -12,6 +12,7 @@ export interface StepLimits {
   /** Tokens of prompts at most where requests that are answering wait for the step. */
   readonly maxPromptTokensBesideDecodes: number;
   readonly longPrefillTokenThreshold: number;
+  readonly enableChunkedPrefill: boolean;
   readonly stepsInFlight: number;
 }
 
@@ -22,10 +23,13 @@ export function resolveStepLimits(
   device: Pick<DeviceInfo, 'class'>,
   maxModelLen: number,
 ): StepLimits {
-  const maxNumSeqs = atMost('maxNumSeqs', config.maxNumSeqs, constraints.maxSeqs) ?? Math.min(device.class === 'cpu' ? 128 : 256, constraints.maxSeqs ?? Infinity); // prettier-ignore
+  const mostSeqs = Math.min(constraints.maxSeqs ?? Infinity, constraints.decodeBuckets?.at(-1) ?? Infinity);
+  const preferredSeqs = constraints.preferredSeqs ?? (device.class === 'cpu' ? 128 : 256);
+  const maxNumSeqs = atMost('maxNumSeqs', config.maxNumSeqs, mostSeqs) ?? Math.min(preferredSeqs, mostSeqs);
   const mostTokens = Math.min(constraints.maxTokens ?? Infinity, constraints.tokenBuckets.at(-1) ?? Infinity);
+  const enableChunkedPrefill = config.enableChunkedPrefill && constraints.chunkedPrefill !== false;
   const preferred = Math.max(constraints.preferredBatchedTokens, maxNumSeqs);
-  const wholePrompts = config.enableChunkedPrefill ? preferred : Math.max(preferred, maxModelLen);
+  const wholePrompts = enableChunkedPrefill ? preferred : Math.max(preferred, maxModelLen);
   const maxNumBatchedTokens =
     atMost('maxNumBatchedTokens', config.maxNumBatchedTokens, mostTokens) ??
     Math.min(wholePrompts, mostTokens);
@@ -36,20 +40,16 @@ export function resolveStepLimits(
       `at least maxNumSeqs (${maxNumSeqs}), so that every sequence gets a token per step`,
     );
   }
-  if (!config.enableChunkedPrefill && maxNumBatchedTokens < maxModelLen) {
-    throw invalid(
-      'maxNumBatchedTokens',
-      maxNumBatchedTokens,
-      `at least maxModelLen (${maxModelLen}), as chunked prefill is off`,
-    );
-  }
+  if (!enableChunkedPrefill && maxNumBatchedTokens < maxModelLen)
+    throw tooShortForPrompts(config, maxNumBatchedTokens, maxModelLen, mostTokens);
   return {
-    blockSize: chooseBlockSize(config.blockSize, constraints.blockSizes),
+    blockSize: chooseBlockSize(config.blockSize, constraints, maxModelLen),
     maxNumSeqs,
     maxNumBatchedTokens,
     // A CPU takes a third of a second for a full step; a quarter of it is nearly as efficient (docs/decisions/0013).
     maxPromptTokensBesideDecodes: device.class === 'cpu' ? Math.ceil(maxNumBatchedTokens / 4) : Infinity,
     longPrefillTokenThreshold: minChunk(config.longPrefillTokenThreshold, constraints.mixedPrefillDecode),
+    enableChunkedPrefill,
     stepsInFlight: config.asyncScheduling ? constraints.stepsInFlight : 1,
   };
 }
@@ -59,8 +59,43 @@ function minChunk(threshold: number, mixed: boolean): number {
   return threshold === 0 || mixed ? threshold : Math.max(2, threshold);
 }
 
-function chooseBlockSize(wanted: number | undefined, accepted: readonly number[]): number {
-  if (wanted === undefined) return accepted[0] ?? 16;
+/** Whole prompts need steps that hold the longest. */
+function tooShortForPrompts(
+  config: EngineConfig,
+  maxNumBatchedTokens: number,
+  maxModelLen: number,
+  mostTokens: number,
+): TenonError {
+  const why = config.enableChunkedPrefill ? 'the device computes prompts whole' : 'chunked prefill is off';
+  if (mostTokens < maxModelLen && config.maxNumBatchedTokens === undefined)
+    return invalid(
+      'maxModelLen',
+      maxModelLen,
+      `at most ${mostTokens}, the most tokens of a step on this device, as ${why}`,
+    );
+  return invalid(
+    'maxNumBatchedTokens',
+    maxNumBatchedTokens,
+    `at least maxModelLen (${maxModelLen}), as ${why}`,
+  );
+}
+
+/** With slots, a block holds the longest sequence. */
+function chooseBlockSize(
+  wanted: number | undefined,
+  { blockSizes: accepted, kvLayout }: SchedulingConstraints,
+  maxModelLen: number,
+): number {
+  const first = accepted[0] ?? 16;
+  if (kvLayout === 'slots') {
+    if (wanted === undefined) return Math.ceil(maxModelLen / first) * first;
+    throw invalid(
+      'blockSize',
+      wanted,
+      'none, as the device keeps each sequence in one piece; set maxModelLen',
+    );
+  }
+  if (wanted === undefined) return first;
   if (!accepted.includes(wanted))
     throw invalid('blockSize', wanted, `one that the device takes: ${accepted.join(', ')}`);
   return wanted;

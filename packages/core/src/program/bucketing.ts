@@ -3,11 +3,17 @@ import { TenonError } from '../errors.js';
 
 /** The smallest bucket that holds `numTokens`; without buckets, `numTokens`. Throws config.invalid-option above the largest. */
 export function padTokenCount(numTokens: number, tokenBuckets: readonly number[]): number {
-  if (tokenBuckets.length === 0) return numTokens;
-  const bucket = tokenBuckets.find((size) => size >= numTokens);
-  if (bucket === undefined) {
-    const message = `a step of ${numTokens} tokens exceeds the device’s largest of ${tokenBuckets.at(-1)}`;
-    throw new TenonError('config.invalid-option', `${message}: lower --max-num-batched-tokens`);
-  }
-  return bucket;
+  return pad(numTokens, tokenBuckets, 'tokens', '--max-num-batched-tokens');
+}
+
+/** The smallest bucket that holds so many sequences of one token each. Throws config.invalid-option above the largest. */
+export function padSeqCount(numSeqs: number, decodeBuckets: readonly number[]): number {
+  return pad(numSeqs, decodeBuckets, 'sequences', '--max-num-seqs');
+}
+
+function pad(count: number, buckets: readonly number[], noun: string, option: string): number {
+  if (buckets.length === 0) return count;
+  for (const bucket of buckets) if (bucket >= count) return bucket;
+  const message = `a step of ${count} ${noun} exceeds the device’s largest of ${buckets.at(-1)}`;
+  throw new TenonError('config.invalid-option', `${message}: lower ${option}`);
 }

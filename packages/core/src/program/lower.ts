@@ -3,7 +3,7 @@ import {
   dtypeBytes, ops, type Plan, type PlanLimits, type PlanOp, type PlanSegment, type PlanTensor, type PlanWeight, type WeightUse,
 } from '../backend/index.js'; // prettier-ignore
 import { invariant } from '../errors.js';
-import { padTokenCount } from './bucketing.js';
+import { padSeqCount, padTokenCount } from './bucketing.js';
 import { planMemory, type BufferLifetime } from './memory-plan.js';
 import type { Program, ProgramOp, ProgramValue } from './program.js';
 import { hasLogitRows, verify } from './verify.js';
@@ -14,13 +14,15 @@ const defaultTile = 64;
 export interface LowerOptions {
   /** Token counts that a step may have, ascending; empty: any. */
   readonly tokenBuckets?: readonly number[];
+  /** Numbers of sequences that a step of single tokens may have, ascending; empty: any. */
+  readonly decodeBuckets?: readonly number[];
   readonly tile?: number;
 }
 
 /** The plan of a program. Only what its ops use is in it: weights that fusion has joined are gone. */
 export function lower(program: Program, limits: PlanLimits, options: LowerOptions = {}): Plan {
   verify(program);
-  const planLimits = { ...limits, maxTokens: padTokenCount(limits.maxTokens, options.tokenBuckets ?? []) };
+  const planLimits = padLimits(limits, options);
   const tile = Math.min(options.tile ?? defaultTile, planLimits.maxLogitRows);
   const numbering = numberTensors(program);
   const { weights, weightNumbers } = collectWeights(program, numbering.order);
@@ -35,6 +37,19 @@ export function lower(program: Program, limits: PlanLimits, options: LowerOption
     kvLayers: program.kvLayers,
     limits: planLimits,
     arenaBytes,
+  };
+}
+
+/** Padding counts too. */
+function padLimits(limits: PlanLimits, { tokenBuckets = [], decodeBuckets = [] }: LowerOptions): PlanLimits {
+  const maxTokens = padTokenCount(limits.maxTokens, tokenBuckets);
+  if (decodeBuckets.length === 0) return { ...limits, maxTokens };
+  const maxSeqs = padSeqCount(limits.maxSeqs, decodeBuckets);
+  return {
+    ...limits,
+    maxSeqs,
+    maxTokens: Math.max(maxTokens, maxSeqs),
+    maxLogitRows: Math.max(limits.maxLogitRows, maxSeqs),
   };
 }
 

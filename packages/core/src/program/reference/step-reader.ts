@@ -16,6 +16,7 @@ export class StepReader {
   readonly blockTableStride: number;
   readonly maxTopLogprobs: number;
   readonly numHistorySeqs: number;
+  readonly captureKey: number;
   readonly #words: Int32Array;
   readonly #floats: Float32Array;
 
@@ -42,6 +43,7 @@ export class StepReader {
     this.blockTableStride = header('blockTableStride');
     this.maxTopLogprobs = header('maxTopLogprobs');
     this.numHistorySeqs = header('numHistorySeqs');
+    this.captureKey = header('captureKey');
   }
 
   has(region: StepRegion): boolean {
