@@ -13,12 +13,15 @@ import {
 } from './engine/engine-runtime.js';
 import type { Engine, EngineInfo } from './engine/types.js';
 import { asTenonError } from './errors.js';
+import { checkpointExtensions } from './plugins/checkpoint-extensions.js';
+import { listExtensions } from './plugins/extensions.js';
 import { loadTokenizer } from './tokenizer/load-tokenizer.js';
 import type { Tokenizer } from './tokenizer/types.js';
 import type { Checkpoint } from './weights/checkpoint.js';
 import {
   openCheckpoint,
   openTokenizerSource,
+  type CheckpointExtensions,
   type OpenCheckpointOptions,
 } from './weights/open-checkpoint.js';
 
@@ -94,9 +97,16 @@ function openModel(model: string, config: EngineConfig, host: EngineHost): Promi
     downloadDir: config.downloadDir,
     hfOverrides: config.hfOverrides,
     tokenizer: !config.skipTokenizerInit && config.tokenizer === undefined,
+    extensions: extensionsOf(config, host),
     onProgress: host.onDownloadProgress,
     onNotice: (message) => host.log?.('warn', message),
   });
+}
+
+/** Models and model sources of the application's packages. */
+function extensionsOf({ plugins }: EngineConfig, host: EngineHost): CheckpointExtensions {
+  const extensions = listExtensions({ plugins, root: host.root ?? process.cwd(), env: process.env });
+  return checkpointExtensions(extensions, (message) => host.log?.('warn', message));
 }
 
 /** Weights that changed while they were loaded are refused. */
@@ -116,7 +126,8 @@ async function startCore(parts: DependencyContainer): Promise<StartedCore> {
 }
 
 function runtimeOptions(config: EngineConfig, checkpoint: Checkpoint, host: EngineHost): RuntimeOptions {
-  return { config, model: checkpoint.config, root: host.root ?? process.cwd() };
+  const { config: model, modelOrigin } = checkpoint;
+  return { config, model, modelOrigin, root: host.root ?? process.cwd() };
 }
 
 function runtimeHost(host: EngineHost): RuntimeHost {
@@ -131,12 +142,17 @@ function runtimeHost(host: EngineHost): RuntimeHost {
 async function openTokenizer(parts: DependencyContainer): Promise<Tokenizer | undefined> {
   const config = parts.resolve(tokens.config);
   if (config.skipTokenizerInit) return undefined;
+  const host = parts.resolve(tokens.host);
   const { tokenizer: elsewhere, revision, downloadDir } = config;
   const own = parts.resolve(tokens.checkpoint);
   return loadTokenizer(
     elsewhere === undefined
       ? own.tokenizerSource
-      : await openTokenizerSource(elsewhere, { revision, downloadDir }),
+      : await openTokenizerSource(elsewhere, {
+          revision,
+          downloadDir,
+          extensions: extensionsOf(config, host),
+        }),
   );
 }
 

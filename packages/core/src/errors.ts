@@ -101,8 +101,10 @@ export class TenonError extends Error {
 }
 
 /** A failure that only a bug of ours can cause. */
+export const bugNote = ' (a bug in Tenon: please report it)';
+
 export function invariant(condition: unknown, message: string): asserts condition {
-  if (!condition) throw new TenonError('internal.invariant', `${message} (a bug in Tenon: please report it)`);
+  if (!condition) throw new TenonError('internal.invariant', message + bugNote);
 }
 
 /**

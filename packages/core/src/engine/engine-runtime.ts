@@ -15,8 +15,10 @@ import { asTenonError, TenonError } from '../errors.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { chooseDevice, pickDevice, type ChosenDevice } from '../plugins/choose-device.js';
 import { discoverBackends } from '../plugins/discover.js';
+import type { ModelOrigin } from '../models/model-origin.js';
 import { buildPlan } from '../program/build-plan.js';
 import { explain, numElements, planBytes } from '../program/explain.js';
+import { loadModelExtension } from '../plugins/model-extensions.js';
 import type { Checkpoint } from '../weights/checkpoint.js';
 import { requireTensors } from '../weights/require-tensors.js';
 import type { FromCore, ToCore } from './core-messages.js';
@@ -31,6 +33,8 @@ export interface RuntimeOptions {
 
 export interface RuntimeHost extends Host {
   /** A backend given as an object, instead of a search. */
+  /** The package that the model's code comes from, if not from Tenon itself. */
+  readonly modelOrigin?: ModelOrigin | undefined;
   readonly backend?: BackendModule;
   readonly onProgress?: (loadedBytes: number, totalBytes: number) => void;
 }
@@ -172,6 +176,7 @@ async function draftRun(
     group,
     planLimits,
     config.unpacksWeights ? new Map() : locations,
+  const foreign = modelOrigin === undefined ? undefined : await loadModelExtension(modelOrigin);
   );
   const blockBytes = plan.kvLayers.reduce((sum, layer) => sum + group.kvBlockBytes(layer, blockSize), 0);
   return { plan, explanation: explain(plan, negotiation), dtype, limits, blockBytes };
@@ -179,7 +184,7 @@ async function draftRun(
 
 /** The plan, with as many KV blocks as there is memory for. */
 function sizeRun(
-  { config, model }: RuntimeOptions,
+  { config, model, modelOrigin }: RuntimeOptions,
   { backend, device }: ChosenDevice,
   { plan, explanation, dtype, limits, blockBytes }: DraftRun,
 ): { plan: Plan; info: RuntimeInfo } {
@@ -191,6 +196,7 @@ function sizeRun(
     blockBytes,
     blockSize: limits.blockSize,
     maxNumSeqs: limits.maxNumSeqs,
+    foreign?.record,
     modelLength: modelLength(model),
   });
   const info: RuntimeInfo = {

@@ -1,7 +1,7 @@
 /** Entry of the engine's worker thread: loads the model, then runs the core on messages from the main thread. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { asTenonError, invariant } from '../errors.js';
-import { openCheckpoint } from '../weights/open-checkpoint.js';
+import { readNamed } from '../weights/read-tensor.js';
 import type { EngineThreadData, FromThread, ToThread } from './core-link.js';
 import { startRuntime, type ModelWeights, type Runtime, type RuntimeHost } from './engine-runtime.js';
 
@@ -16,17 +16,12 @@ const host: RuntimeHost = {
   onProgress: (loadedBytes, totalBytes) => post({ type: 'progress', loadedBytes, totalBytes }),
 };
 
-/** Backends that map the files never call `read`, so the checkpoint is opened again only for those that do. */
 const weights: ModelWeights = {
   path,
   locations,
   foreignDtypes,
-  read: async (name) => {
-    reopened ??= openCheckpoint(path, { tokenizer: false, hfOverrides: options.config.hfOverrides });
-    return (await reopened).read(name);
-  },
+  read: (name) => readNamed(locations, name, path),
 };
-let reopened: ReturnType<typeof openCheckpoint> | undefined;
 
 function serve(runtime: Runtime): void {
   port!.on('message', (message: ToThread) => {

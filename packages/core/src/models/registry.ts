@@ -38,8 +38,12 @@ export function modelFunction(architecture: string): ModelFunction {
 }
 
 /** Records the model with matrices, activations and cache in `dtype`. */
-export function recordModel(config: ModelConfig, dtype: Dtype): Program {
-  const record = modelFunction(config.architecture);
+export type RecordModel = (config: ModelConfig, dtype: Dtype) => Program;
+
+export const recordModel: RecordModel = (config, dtype) =>
+  recordWith(modelFunction(config.architecture), config, dtype);
+
+export function recordWith(record: ModelFunction, config: ModelConfig, dtype: Dtype): Program {
   const g = new GraphBuilder(dtype);
   record(g, config);
   return g.finish();

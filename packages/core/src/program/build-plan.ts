@@ -10,7 +10,7 @@ import type {
 } from '../backend/index.js';
 import { TenonError, invariant } from '../errors.js';
 import type { ModelConfig } from '../models/model-config.js';
-import { recordModel } from '../models/registry.js';
+import { recordModel, type RecordModel } from '../models/registry.js';
 import { fuse } from './fuse.js';
 import { gatherEarly } from './gather-early.js';
 import { lower } from './lower.js';
@@ -49,8 +49,9 @@ export async function buildPlan(
   group: Pick<DeviceGroup, 'negotiate' | 'constraints'>,
   limits: PlanLimits,
   locations: ReadonlyMap<string, TensorLocation> = new Map(),
+  record: RecordModel = recordModel,
 ): Promise<BuiltPlan> {
-  return planProgram(withSchemes(recordModel(config, dtype), locations), group, limits);
+  return planProgram(withSchemes(record(config, dtype), locations), group, limits);
 }
 
 /** The same for a program of any origin. */

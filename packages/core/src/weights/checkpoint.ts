@@ -1,6 +1,7 @@
 /** A model on disk, whatever its format: configuration, tensors, tokenizer files. Made by `openCheckpoint`. */
 import type { TensorLocation, WeightSource } from '../backend/index.js';
 import type { ModelConfig } from '../models/model-config.js';
+import type { ModelOrigin } from '../models/model-origin.js';
 import type { SamplingParams } from '../sampling/sampling-params.js';
 
 export interface Checkpoint extends WeightSource {
@@ -8,6 +9,8 @@ export interface Checkpoint extends WeightSource {
   /** The folder, or the GGUF file. */
   readonly path: string;
   readonly config: ModelConfig;
+  /** Where the model's code comes from, if not from Tenon itself. */
+  readonly modelOrigin?: ModelOrigin | undefined;
   /** generation_config.json, as SamplingParams. */
   readonly generationDefaults: Partial<SamplingParams>;
   /** Keyed by Hugging Face names (`model.layers.0.self_attn.q_proj.weight`), also for GGUF. */

@@ -12,12 +12,14 @@ export interface ConfigOptions {
   readonly label?: (field: string) => string;
   /** The tensors' own type, for configs that name none. */
   readonly tensorDtype?: Dtype;
+  /** An architecture of a package's, whose config says things as Llama's does. */
+  readonly foreignArchitecture?: string | undefined;
 }
 
 /** What differs between the architectures' config classes (defaults as in transformers 5.17). */
 interface Family {
-  readonly modelType: string;
-  readonly maxPositionEmbeddings: number;
+  /** Undefined: the field must be there. */
+  readonly maxPositionEmbeddings?: number;
   readonly bosTokenId?: number;
   readonly eosTokenIds: readonly number[];
   /** Undefined: hidden_size / num_attention_heads. */
@@ -55,7 +57,7 @@ const qwenSliding: Pick<Family, 'window' | 'slides'> = {
   slides: (config, layer) => layer >= config.int('max_window_layers', { min: 0, max: 2 ** 31 - 1 }, 28),
 };
 
-const families: Readonly<Record<string, Family>> = {
+const families: Readonly<Record<string, Family & { readonly modelType: string }>> = {
   LlamaForCausalLM: {
     modelType: 'llama',
     maxPositionEmbeddings: 2048,
@@ -93,6 +95,14 @@ const families: Readonly<Record<string, Family>> = {
   },
 };
 
+/** Packages' own architectures: nothing that the configuration does not say is assumed. */
+const foreignFamily: Family = {
+  eosTokenIds: [],
+  biases: attentionBiases,
+  window: (config) => config.int('sliding_window', sizes.positions, 0),
+  slides: () => true,
+};
+
 /** The same as models/registry.ts has. */
 export const configuredArchitectures: readonly string[] = Object.keys(families);
 
@@ -120,8 +130,8 @@ const foreignFeatures: Readonly<Record<string, unknown>> = {
  */
 export function parseModelConfig(raw: JsonObject, options: ConfigOptions): ModelConfig {
   const config = new Fields(raw, options.source, options.label);
-  const architecture = findArchitecture(config);
-  const family = families[architecture]!;
+  const architecture = options.foreignArchitecture ?? findArchitecture(config);
+  const family = options.foreignArchitecture === undefined ? families[architecture]! : foreignFamily;
   refuseQuantization(config);
   refuseForeignFeatures(config);
 
@@ -178,7 +188,7 @@ function findArchitecture(config: Fields): string {
   const found = named.length > 0 ? named.join(', ') : modelType || 'none named';
   throw new TenonError(
     'unsupported.architecture',
-    `${config.source}: architecture ${found} is not supported; supported: ${configuredArchitectures.join(', ')}`,
+    `${config.source}: architecture ${found} is not supported; supported: ${configuredArchitectures.join(', ')}, and those of installed packages (docs/extensions.md)`,
     { param: 'architectures' },
   );
 }

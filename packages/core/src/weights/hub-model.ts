@@ -19,6 +19,11 @@ export interface HubModel {
   readonly gguf: string | undefined;
 }
 
+/** `s3` of `s3://bucket/name`. */
+export function schemeOf(model: string): string | undefined {
+  return /^([a-z][a-z0-9+.-]+):\/\//.exec(model)?.[1];
+}
+
 const idPart = '[A-Za-z0-9][A-Za-z0-9._-]*';
 const modelPattern = new RegExp(`^(${idPart}/${idPart})(?::([^/\\\\]+))?$`);
 

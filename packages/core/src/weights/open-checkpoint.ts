@@ -1,18 +1,20 @@
-/** Opens a model: a folder as Hugging Face lays it out, a GGUF file, or the id of either on a hub. */
+/** Opens a model: a folder as Hugging Face lays it out, a GGUF file, the id of either on a hub, or what a package finds. */
 import { stat, readdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Dtype, TensorLocation } from '../backend/index.js';
 import { TenonError } from '../errors.js';
 import type { ModelConfig } from '../models/model-config.js';
+import type { ModelOrigin } from '../models/model-origin.js';
+import type { LoadedModel } from '../plugins/model-extensions.js';
 import type { Checkpoint, TokenizerSource } from './checkpoint.js';
 import { mergeOverrides, parseModelConfig } from './config.js';
-import type { JsonObject } from './fields.js';
+import { Fields, type JsonObject } from './fields.js';
 import { parseGenerationDefaults, parseGenerationEosTokenIds } from './generation-config.js';
 import { ggufGenerationConfig, parseGgufModel } from './gguf-model.js';
 import { readGguf } from './gguf.js';
-import { parseHubModel, type DownloadOptions } from './hub-model.js';
+import { parseHubModel, schemeOf, type DownloadOptions } from './hub-model.js';
 import { tryReadJsonObject } from './json-file.js';
-import { readTensor, sameContents, stampFiles, verifyStamps } from './read-tensor.js';
+import { readNamed, readTensor, sameContents, stampFiles, verifyStamps } from './read-tensor.js';
 import { readSafetensorsFolder } from './safetensors.js';
 import { readTokenizerSource } from './tokenizer-source.js';
 
@@ -21,6 +23,24 @@ export interface OpenCheckpointOptions extends DownloadOptions {
   readonly hfOverrides?: JsonObject;
   /** False: leave the tokenizer's files alone (`--skip-tokenizer-init`). */
   readonly tokenizer?: boolean;
+  /** What installed packages add; nothing by default. */
+  readonly extensions?: CheckpointExtensions | undefined;
+}
+
+export interface CheckpointExtensions {
+  /** The package's model for one of these architectures, which config.json `raw` names. */
+  findModel(
+    architectures: readonly string[],
+    raw: JsonObject,
+    source: string,
+  ): Promise<FoundModel | undefined>;
+  /** The folder or file that `<scheme>://…` names, on this machine by then. */
+  fetchModel(scheme: string, uri: string, options: DownloadOptions): Promise<string>;
+}
+
+export interface FoundModel {
+  readonly origin: ModelOrigin;
+  readonly model: LoadedModel;
 }
 
 /**
@@ -40,7 +60,7 @@ export async function openCheckpoint(
 /** Only the tokenizer of a model, which needs no configuration and no weights (`--tokenizer`). */
 export async function openTokenizerSource(
   model: string,
-  options: DownloadOptions = {},
+  options: Pick<OpenCheckpointOptions, keyof DownloadOptions | 'extensions'> = {},
 ): Promise<TokenizerSource> {
   const path = await locateModel(model, { ...options, tokenizerOnly: true });
   if ((await stat(path)).isDirectory()) return readTokenizerSource(path);
@@ -52,11 +72,14 @@ async function locateModel(model: string, options: OpenCheckpointOptions): Promi
   const found = await stat(model).catch(() => undefined);
   if (found?.isDirectory()) return ggufOfFolder(resolve(model));
   if (found !== undefined) return resolve(model);
+  const scheme = schemeOf(model);
+  if (scheme !== undefined && options.extensions !== undefined)
+    return ggufOfFolder(await options.extensions.fetchModel(scheme, model, options));
   const hubModel = parseHubModel(model);
   if (hubModel === undefined) {
     throw new TenonError(
       'config.model-not-found',
-      `no model '${model}': there is no folder or file ${resolve(model)}, and it is no hub id (org/name or org/name:file.gguf)`,
+      `no model '${model}': there is no folder or file ${resolve(model)}, and it is no hub id (org/name or org/name:file.gguf) and no <scheme>://… of a model source`,
       { param: 'model' },
     );
   }
@@ -83,11 +106,11 @@ async function ggufOfFolder(path: string): Promise<string> {
 }
 
 async function openFolder(path: string, options: OpenCheckpointOptions): Promise<Checkpoint> {
-  const { raw, source } = await readConfig(path, options);
+  const { raw, source, found } = await readConfig(path, options);
   const table = await readSafetensorsFolder(path);
   const stamps = await stampFiles(table.files);
-  const named = withModelPrefix(table.locations);
-  const parsed = parseModelConfig(raw, { source, tensorDtype: tensorDtype(named) });
+  const parsed = parseConfig(raw, source, found, tensorDtype(table.locations));
+  const named = withModelPrefix(found?.model.tensors(table.locations, parsed) ?? table.locations);
   const { config, locations } = await resolveTying(parsed, named);
   const generationFile = join(path, 'generation_config.json');
   const generation = (await tryReadJsonObject(generationFile, 'config.model-invalid')) ?? {};
@@ -95,6 +118,7 @@ async function openFolder(path: string, options: OpenCheckpointOptions): Promise
     format: 'safetensors',
     path,
     config: withEosTokenIds(config, parseGenerationEosTokenIds(generation, generationFile)),
+    modelOrigin: found?.origin,
     generationDefaults: parseGenerationDefaults(generation, generationFile),
     locations,
     foreignDtypes: table.foreignDtypes,
@@ -131,7 +155,7 @@ async function openGguf(path: string, options: OpenCheckpointOptions): Promise<C
 async function readConfig(
   folder: string,
   options: OpenCheckpointOptions,
-): Promise<{ readonly raw: JsonObject; readonly source: string }> {
+): Promise<{ readonly raw: JsonObject; readonly source: string; readonly found: FoundModel | undefined }> {
   const source = join(folder, 'config.json');
   const config = await tryReadJsonObject(source, 'config.model-invalid');
   if (config === undefined) {
@@ -144,8 +168,20 @@ async function readConfig(
     );
   }
   const raw = mergeOverrides(config, options.hfOverrides ?? {});
-  parseModelConfig(raw, { source });
-  return { raw, source };
+  const architectures = new Fields(raw, source).strings('architectures') ?? [];
+  const found = await options.extensions?.findModel(architectures, raw, source);
+  parseConfig(raw, source, found);
+  return { raw, source, found };
+}
+
+function parseConfig(
+  raw: JsonObject,
+  source: string,
+  found: FoundModel | undefined,
+  tensorDtype?: Dtype,
+): ModelConfig {
+  const foreignArchitecture = found?.origin.extension.name;
+  return parseModelConfig(found?.model.config() ?? raw, { source, tensorDtype, foreignArchitecture });
 }
 
 const embeddingName = 'model.embed_tokens.weight';
@@ -200,14 +236,4 @@ async function withRopeFactors(config: ModelConfig, location: TensorLocation): P
     'config.weights-invalid',
     `${location.file}: ${location.name} has values that are not positive`,
   );
-}
-
-async function readNamed(
-  locations: ReadonlyMap<string, TensorLocation>,
-  name: string,
-  path: string,
-): Promise<Float32Array> {
-  const location = locations.get(name);
-  if (location === undefined) throw new TenonError('config.weights-missing', `${path} has no tensor ${name}`);
-  return readTensor(location);
 }

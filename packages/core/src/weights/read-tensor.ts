@@ -12,6 +12,17 @@ export async function readTensor(location: TensorLocation): Promise<Float32Array
   return dequantize(location.dtype, await readBytes(location.file, location.offset, location.sizeBytes));
 }
 
+/** The values of the tensor of that name. `path` is the model's, for the message that there is none. */
+export async function readNamed(
+  locations: ReadonlyMap<string, TensorLocation>,
+  name: string,
+  path: string,
+): Promise<Float32Array> {
+  const location = locations.get(name);
+  if (location === undefined) throw new TenonError('config.weights-missing', `${path} has no tensor ${name}`);
+  return readTensor(location);
+}
+
 async function readBytes(file: string, offset: number, length: number): Promise<Uint8Array> {
   const bytes = new Uint8Array(length);
   const handle = await open(file);
