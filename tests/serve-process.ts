@@ -1,6 +1,7 @@
 /** `tenon serve` as a process of its own, on a free port. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createServer, type AddressInfo } from 'node:net';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export const tenon = fileURLToPath(new URL('../node_modules/.bin/tenon', import.meta.url));
@@ -22,15 +23,16 @@ export interface ServeProcess extends AsyncDisposable {
   output(): string;
 }
 
-/** Starts a server and waits until `/health` is 200. */
+/** Starts a server, of the application in `folder` if one is given, and waits until `/health` is 200. */
 export async function serve(
   args: readonly string[],
-  environment: Record<string, string> = {},
+  environment: Readonly<Record<string, string>> = {},
+  folder = cwd,
 ): Promise<ServeProcess> {
   const port = await freePort();
   const start = performance.now();
-  const child = spawn(tenon, ['serve', ...args, '--port', String(port)], {
-    cwd,
+  const child = spawn(join(folder, 'node_modules/.bin/tenon'), ['serve', ...args, '--port', String(port)], {
+    cwd: folder,
     env: { ...process.env, ...environment },
   });
   let printed = '';
