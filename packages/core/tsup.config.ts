@@ -11,6 +11,7 @@ export default defineConfig({
     'benchmark/index': 'src/benchmark/index.ts',
     'engine/engine-thread': 'src/engine/engine-thread.ts',
     'tokenizer/tokenizer-thread': 'src/tokenizer/tokenizer-thread.ts',
+    'plugins/stat-logger-thread': 'src/plugins/stat-logger-thread.ts',
   },
   format: 'esm',
   target: 'node20',

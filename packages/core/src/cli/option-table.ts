@@ -182,7 +182,7 @@ export const optionTable: readonly OptionRow[] = [
 
   device('device', 'text', 'auto, cpu, or another backend’s id', { default: 'auto' }),
   device('num-threads', 'integer', 'compute threads', { default: "the device's", min: 1 }),
-  device('plugin', 'list', 'packages or folders with further backends', { key: 'plugins' }),
+  device('plugin', 'list', 'packages or folders with further backends, models, …', { key: 'plugins' }),
 
   logging('log-level', 'text', 'debug also shows stack traces', {
     choices: ['debug', 'info', 'warning', 'error'],
@@ -200,6 +200,9 @@ export const optionTable: readonly OptionRow[] = [
     env: 'TENON_LOG_STATS_INTERVAL',
   }),
   requestLog('log-requests', 'flag', 'log ids, prompts, sizes, parameters and times of requests', {
+  logging('stat-logger', 'list', 'stat logger(s) of plugins, as name or name=argument', {
+    key: 'statLoggers',
+  }),
     aliases: ['enable-log-requests'],
   }),
   requestLog('max-log-len', 'integer', 'characters, or token ids, of a logged prompt', {

@@ -8,6 +8,7 @@ import type { Logger } from 'pino';
 import type { LoadedEngine } from '../container.js';
 import type { Engine } from '../engine/types.js';
 import { TenonError } from '../errors.js';
+import type { StatLoggers } from '../plugins/stat-loggers.js';
 import type { Address } from '../server/listen.js';
 import type { ServerOptions } from '../server/server-options.js';
 import { loadEngine } from './load-engine.js';
@@ -48,6 +49,7 @@ async function serve(model: string | undefined, values: OptionValues): Promise<v
   const logger = createLogger(String(values.command['logLevel'] ?? 'info'));
   await checkAddress(address);
   const serverOptions = serverOptionsOf(values, logger);
+  const statLoggers = await openStatLoggers(values, logger);
   // The server's code loads while the engine's thread loads the model.
   const [loaded, { createApp }] = await Promise.all([
     loadEngine(
@@ -64,8 +66,8 @@ async function serve(model: string | undefined, values: OptionValues): Promise<v
     });
     const url = await listen(app, address);
     if (values.command['keepAliveOnEngineDeath'] !== true) exitOnEngineDeath(app, logger);
-    showStats(loaded.engine, values.command, logger);
-    stopOnSignals(app, Number(values.command['shutdownTimeout'] ?? 0) * 1000, logger);
+    showStats(loaded.engine, values.command, logger, statLoggers);
+    stopOnSignals(app, Number(values.command['shutdownTimeout'] ?? 0) * 1000, logger, statLoggers);
     process.stdout.write(startupReport(loaded, { url, options: app.tenon.options }));
     warnIfOpen(address, app.tenon.options.apiKeys, logger);
   } catch (error) {
@@ -105,10 +107,37 @@ function readTemplate(fileOrTemplate: string): string {
   );
 }
 
-function showStats(engine: Engine, command: OptionValues['command'], logger: Logger): void {
-  if (command['disableLogStats'] === true) return;
+/** Those that `--stat-logger` names; undefined where it names none. */
+async function openStatLoggers(
+  { command, engine }: OptionValues,
+  logger: Logger,
+): Promise<StatLoggers | undefined> {
+  const words = command['statLoggers'] as readonly string[] | undefined;
+  if (words === undefined) return undefined;
+  const [{ listExtensions }, { startStatLoggers }] = await Promise.all([
+    import('../plugins/extensions.js'),
+    import('../plugins/stat-loggers.js'),
+  ]);
+  const plugins = (engine['plugins'] ?? []) as readonly string[];
+  const extensions = listExtensions({ plugins, root: process.cwd(), env: process.env });
+  return startStatLoggers(words, extensions, (message) => logger.warn(message));
+}
+
+function showStats(
+  engine: Engine,
+  command: OptionValues['command'],
+  logger: Logger,
+  statLoggers: StatLoggers | undefined,
+): void {
+  const isSilent = command['disableLogStats'] === true;
+  if (isSilent && statLoggers === undefined) return;
   const intervalMs = Number(command['logStatsInterval'] ?? defaultStatsSeconds) * 1000;
-  watchStats(engine, (line, stats) => logger.info({ stats }, line), intervalMs);
+  const { modelName, device, dtype } = engine.info;
+  const write: Parameters<typeof watchStats>[1] = (line, rates, interval) => {
+    if (!isSilent) logger.info({ stats: rates }, line);
+    statLoggers?.log({ timeMs: Date.now(), engine: { modelName, device, dtype }, ...rates, ...interval });
+  };
+  watchStats(engine, write, intervalMs);
 }
 
 function warnIfOpen(address: Address, apiKeys: readonly string[], logger: Logger): void {
@@ -123,12 +152,17 @@ function isLoopback(host: string): boolean {
 }
 
 /** The first signal ends gracefully, with status 0; the second at once. */
-function stopOnSignals(app: FastifyInstance, timeoutMs: number, logger: Logger): void {
+function stopOnSignals(
+  app: FastifyInstance,
+  timeoutMs: number,
+  logger: Logger,
+  statLoggers: StatLoggers | undefined,
+): void {
   let isStopping = false;
   const onSignal = (signal: NodeJS.Signals): void => {
     if (isStopping) process.exit(signal === 'SIGINT' ? 130 : 143);
     isStopping = true;
-    void stop(app, timeoutMs, logger, signal);
+    void stop(app, timeoutMs, logger, signal, statLoggers);
   };
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
 }
@@ -144,12 +178,19 @@ function exitOnEngineDeath(app: FastifyInstance, logger: Logger): void {
   });
 }
 
-async function stop(app: FastifyInstance, timeoutMs: number, logger: Logger, signal: string): Promise<void> {
+async function stop(
+  app: FastifyInstance,
+  timeoutMs: number,
+  logger: Logger,
+  signal: string,
+  statLoggers: StatLoggers | undefined,
+): Promise<void> {
   const { numActiveRequests } = app.tenon.state;
   logger.info(`${signal}: shutting down; ${numActiveRequests} running requests have ${timeoutMs / 1000} s`);
   try {
     const { shutDown } = await import('../server/shutdown.js');
     await shutDown(app, timeoutMs);
+    await statLoggers?.close();
     process.exit(0);
   } catch (error) {
     logger.error({ err: error }, 'shutting down failed');

@@ -1,21 +1,17 @@
 /** How the engine fares, every few seconds while it works. When it is idle there is no timer, and nothing is said. */
 import type { Engine, EngineStats } from '../engine/types.js';
+import type { StatRates } from '../extensions/index.js';
 
-/** Rates are per second, over the time since the last line. */
-export interface StatsReport {
-  readonly numRunning: number;
-  readonly numWaiting: number;
-  readonly promptTokensPerSecond: number;
-  readonly generationTokensPerSecond: number;
-  /** 0…1. */
-  readonly kvCacheUsage: number;
-  /** 0…1; undefined where nothing was looked up. */
-  readonly prefixHitRate: number | undefined;
+/** What a report is about. */
+export interface StatsInterval {
+  readonly intervalSeconds: number;
+  /** Counters since the start, and gauges now. */
+  readonly totals: EngineStats;
 }
 
 export function watchStats(
   engine: Pick<Engine, 'stats' | 'onStep'>,
-  write: (line: string, report: StatsReport) => void,
+  write: (line: string, rates: StatRates, interval: StatsInterval) => void,
   intervalMs: number,
 ): void {
   let timer: NodeJS.Timeout | undefined;
@@ -24,9 +20,10 @@ export function watchStats(
   const tick = (): void => {
     const stats = engine.stats();
     const nowMs = performance.now();
-    const report = compare(before, stats, (nowMs - sinceMs) / 1000);
+    const intervalSeconds = (nowMs - sinceMs) / 1000;
+    const rates = compare(before, stats, intervalSeconds);
     [before, sinceMs] = [stats, nowMs];
-    write(describe(report), report);
+    write(describe(rates), rates, { intervalSeconds, totals: stats });
     if (stats.numRunning + stats.numWaiting > 0) return;
     clearInterval(timer);
     timer = undefined;
@@ -38,7 +35,7 @@ export function watchStats(
   });
 }
 
-function compare(before: EngineStats, now: EngineStats, seconds: number): StatsReport {
+function compare(before: EngineStats, now: EngineStats, seconds: number): StatRates {
   const numLookups = now.prefixCacheQueriesTotal - before.prefixCacheQueriesTotal;
   const numHits = now.prefixCacheHitsTotal - before.prefixCacheHitsTotal;
   return {
@@ -51,7 +48,7 @@ function compare(before: EngineStats, now: EngineStats, seconds: number): StatsR
   };
 }
 
-function describe(report: StatsReport): string {
+function describe(report: StatRates): string {
   const hits = report.prefixHitRate === undefined ? '' : `, prefix hits ${percent(report.prefixHitRate)}`;
   return (
     `running ${report.numRunning}, waiting ${report.numWaiting}; ` +

@@ -61,9 +61,12 @@ function sourceOptions(scheme: string, options: DownloadOptions): ModelSourceOpt
 function downloadFailed(extension: Extension, uri: string, error: unknown): TenonError {
   const known = asTenonError(error);
   if (known.code !== 'internal.invariant') return known;
+  // `fetch` says what happened in its error's cause.
+  const cause = error instanceof Error ? error.cause : undefined;
+  const why = cause instanceof Error ? `${known.message}: ${cause.message}` : known.message;
   return new TenonError(
     'config.download-failed',
-    `${uri}: model source '${extension.name}' of ${extension.packageName}: ${known.message}`,
+    `${uri}: model source '${extension.name}' of ${extension.packageName}: ${why}`,
     { param: 'model', cause: error },
   );
 }
