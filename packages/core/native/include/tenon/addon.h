@@ -184,6 +184,7 @@ struct Module {
   static Napi::Value Info(const Napi::CallbackInfo& info) {
     auto runtime = Napi::Object::New(info.Env());
     for (const auto& [key, value] : Backend::Runtime()) runtime.Set(key, value);
+    runtime.Set("sdk", TENON_SDK_VERSION);
     auto object = Napi::Object::New(info.Env());
     object.Set("runtime", runtime);
     return object;
@@ -202,7 +203,7 @@ struct Module {
   static Napi::Value Open(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     OpenOptions options;
-    if (!ReadOpenOptions(info[0], info[1], &options)) return ThrowBadArgument(env, "open(deviceIds, { numThreads? })");
+    if (!ReadOpenOptions(info[0], info[1], &options)) return ThrowBadArgument(env, "open(deviceIds, { numThreads?, parallel? })");
     std::unique_ptr<DeviceGroup> device;
     std::shared_ptr<GroupState> group;
     const Status status = Guarded([&] {

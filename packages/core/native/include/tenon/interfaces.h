@@ -4,6 +4,10 @@
 // Rules for every method:
 //  - Pointers come from the backend's own pool, its own handles, or the step and result of BeginStep. Matrices are
 //    row-major and dense. The executor has checked shapes and ranges, never dtypes.
+//  - Params structs and what their `step`, `result` and `attrs` point to are valid during the call. What is read on the
+//    device after it must be copied: a StepView is small.
+//  - Calls are enqueued in the order of the plan, and those of the next step may come before this step's have run: they are
+//    to run one after the other, or as if.
 //  - While loading, the executor calls each op once with zero rows: check dtypes and limits before looking at the number
 //    of rows, and answer with unsupported.dtype or unsupported.op.
 //  - After loading, no method allocates, compiles, or throws.
@@ -94,23 +98,25 @@ class Attention {
   virtual Status Run(const AttentionOpParams& params, Stream stream) = 0;
 };
 
-enum class ReduceOp : int32_t { kSum, kMax };
 struct CollectiveParams {
-  const void* src;
-  void* dst;
-  int64_t elements;  // of src for AllReduce and AllGather, of dst for ReduceScatter
-  Dtype dtype;
-  ReduceOp reduce = ReduceOp::kSum;
+  const void* src;     // [rows, cols]
+  void* dst;           // elsewhere; its columns are given below
+  int64_t rows, cols;  // of src, the same on all ranks
+  Dtype dtype;         // of both; sums are accumulated in f32, in the order of ranks
 };
 
-// The data plane between ranks. Plans have no collective ops yet; a backend of one rank returns SingleRank().
+// The data plane between the ranks of a group: all of them run the same plan, so they make the same calls in the same
+// order. A group that is alone returns a SingleRank.
 class Collective {
  public:
   virtual ~Collective() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  // dst [rows, cols]: the sum of all ranks' src.
   virtual Status AllReduce(const CollectiveParams& params, Stream stream) = 0;
+  // dst [rows, size * cols]: the ranks' columns side by side, dst[r, rank * cols + c] = src of that rank[r, c].
   virtual Status AllGather(const CollectiveParams& params, Stream stream) = 0;
+  // dst [rows, cols / size]: this rank's columns of the sum, from column rank * (cols / size) on.
   virtual Status ReduceScatter(const CollectiveParams& params, Stream stream) = 0;
 };
 

@@ -123,6 +123,8 @@ inline Status CheckLimits(const PlanLimits& limits) {
   return Status::Ok();
 }
 
+inline constexpr int64_t kMaxOutputElements = int64_t{1} << 40;
+
 inline int64_t MaxRows(const PlanTensor& tensor, const PlanLimits& limits) {
   switch (tensor.dims[0]) {
     case -1 - static_cast<int32_t>(SymbolicDim::kT): return limits.max_tokens;
@@ -147,6 +149,9 @@ inline Status ParseTensor(PlanReader& reader, const Plan& plan, int32_t index, P
   if (tensor->dims[0] < -1 - static_cast<int32_t>(SymbolicDim::kL) || tensor->dims[1] < 0 || tensor->dims[2] < 0)
     return Bad("tensor %d: only the first dimension may be symbolic", index);
   if (tensor->row_elements() > INT32_MAX) return Bad("tensor %d: rows are too long", index);
+  if (tensor->kind == TensorKind::kOutput && tensor->row_elements() > 0 &&
+      MaxRows(*tensor, plan.limits) > kMaxOutputElements / tensor->row_elements())
+    return Bad("tensor %d: an output of too many elements", index);
   if (tensor->kind == TensorKind::kBuffer && (tensor->argument < 0 || tensor->argument > plan.arena_bytes))
     return Bad("tensor %d: at byte %lld of a workspace of %lld", index, static_cast<long long>(tensor->argument),
                static_cast<long long>(plan.arena_bytes));

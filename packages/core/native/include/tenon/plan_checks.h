@@ -20,7 +20,8 @@ inline constexpr int32_t kDimL = -1 - static_cast<int32_t>(SymbolicDim::kL);
 
 class PlanChecker {
  public:
-  PlanChecker(const Plan& plan, const std::vector<WeightRequest>& weights) : plan_(plan), weights_(weights) {}
+  PlanChecker(const Plan& plan, const std::vector<WeightRequest>& weights, int32_t num_ranks)
+      : plan_(plan), weights_(weights), num_ranks_(num_ranks) {}
 
   Status Run() {
     if (weights_.size() != static_cast<size_t>(plan_.num_weights))
@@ -94,6 +95,12 @@ class PlanChecker {
       case OpId::kAttention: return CheckAttention();
       case OpId::kGatherRows: return CheckGatherRows();
       case OpId::kSample: return CheckSample();
+      case OpId::kAllReduce: return CheckCollective(In(0).row_elements());
+      case OpId::kAllGather: return CheckCollective(In(0).row_elements() * num_ranks_, op_->attrs<AllGatherAttrs>().size);
+      case OpId::kReduceScatter:
+        TENON_PLAN_CHECK(In(0).row_elements() % num_ranks_ == 0, "%d ranks do not divide %lld columns", num_ranks_,
+                         static_cast<long long>(In(0).row_elements()));
+        return CheckCollective(In(0).row_elements() / num_ranks_, op_->attrs<ReduceScatterAttrs>().size);
     }
     return Bad("no check for this op");
   }
@@ -298,10 +305,22 @@ class PlanChecker {
                      "tokens must be an i32 output [L]");
     return Status::Ok();
   }
+
+  // y has the rows of x, and `columns` of each; `size` is the attribute, where the op has it.
+  Status CheckCollective(int64_t columns) const {
+    TENON_PLAN_CHECK(IsData(In(0)) && IsData(Out(0), In(0), columns) && Out(0).tensor->dtype == In(0).tensor->dtype,
+                     "y must be [rows, %lld] of the dtype of x", static_cast<long long>(columns));
+    return Status::Ok();
+  }
+  Status CheckCollective(int64_t columns, int32_t size) const {
+    TENON_PLAN_CHECK(size == num_ranks_, "the plan is for %d ranks; the group has %d", size, num_ranks_);
+    return CheckCollective(columns);
+  }
 #undef TENON_PLAN_CHECK
 
   const Plan& plan_;
   const std::vector<WeightRequest>& weights_;
+  const int32_t num_ranks_;
   int64_t max_logit_rows_ = 0;
   int32_t op_index_ = 0;
   const PlanOp* op_ = nullptr;

@@ -1,7 +1,18 @@
 // Views of the step and its result (core's src/backend/step.ts). StepView::Parse checks every count, offset and number
 // that is later used as an index, so a bad step ends as a Status and never as a bad access.
+//
+// A device with its own memory copies the step's words to a buffer of its own, gives ops the views of that buffer, and
+// copies the result's words back:
+//
+//   BeginStep:  const StepView staged = host_step.Pack(staging);
+//               upload(device_step, staging, staged.size_words());
+//               *step = staged.Rebased(device_step);
+//               *result = host_result.Rebased(device_result);
+//   EndStep:    download(staged_result, device_result, host_result.size_words());
+//   WaitStep:   wait for the download; copy staged_result to host_result.words().
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdarg>
 #include <cstddef>
@@ -23,8 +34,9 @@ class StepView {
   int32_t block_table_stride = 0;
   int32_t max_top_logprobs = 0;
   int32_t num_history_seqs = 0;
+  int32_t capture_key = 0;  // 0, or a number that steps of this shape share
 
-  // A region's values, or null where the step has none. Shapes: see step.ts.
+  // A region's values where ops read them, or null where the step has none. Shapes: see step.ts.
   const int32_t* Ints(StepRegion region) const { return regions_[static_cast<size_t>(region)]; }
   const float* Floats(StepRegion region) const {
     return reinterpret_cast<const float*>(regions_[static_cast<size_t>(region)]);
@@ -32,19 +44,41 @@ class StepView {
   const int32_t* block_table(int32_t seq) const {
     return Ints(StepRegion::kBlockTables) + int64_t{seq} * block_table_stride;
   }
-  // For backends that copy the step to their device: the same view over a copy at `base`.
-  StepView Rebased(const int32_t* host_base, const int32_t* base) const {
-    StepView view = *this;
-    for (const int32_t*& region : view.regions_)
-      if (region != nullptr) region = base + (region - host_base);
-    return view;
+  // Their number.
+  int64_t Size(StepRegion region) const;
+  // The same values in the host's memory, until EndStep: for what is decided while the step is being enqueued.
+  const int32_t* HostInts(StepRegion region) const {
+    const int32_t* data = Ints(region);
+    return data == nullptr ? nullptr : host_words_ + (data - words_);
   }
 
+  // All of the step, and the place where the ops read it.
+  const int32_t* words() const { return words_; }
+  size_t size_words() const { return size_words_; }
+  // What core writes has room between the regions. Pack copies the regions tightly to `words` [packed_words()], each at a
+  // multiple of kRegionAlignment, and returns the view of the copy. Steps of one captureKey are packed alike.
+  static constexpr size_t kRegionAlignment = 4;  // words
+  size_t packed_words() const;
+  StepView Pack(int32_t* words) const;
+  // The largest packed_words() of steps without ragged lists. Those of requests with histories or lists of tokens may be
+  // longer: a buffer must grow for them.
+  static size_t MaxPlainWords(const PlanLimits& limits);
+  // The same view over a copy of the words, at an address that only the device may be able to read.
+  StepView Rebased(const int32_t* words) const {
+    StepView view = *this;
+    view.words_ = words;
+    for (const int32_t*& region : view.regions_)
+      if (region != nullptr) region = words + (region - words_);
+    return view;
+  }
   // Reads and checks `words` [num_words] against the plan's limits.
   static Status Parse(const int32_t* words, size_t num_words, const PlanLimits& limits, StepView* view);
 
  private:
   friend class StepChecker;
+  const int32_t* words_ = nullptr;
+  const int32_t* host_words_ = nullptr;
+  size_t size_words_ = 0;
   std::array<const int32_t*, kNumStepRegions> regions_{};
 };
 
@@ -57,10 +91,75 @@ struct ResultView {
   int32_t* top_ids = nullptr;       // [L, K]
   float* top_logprobs = nullptr;    // [L, K]
   uint8_t* outputs = nullptr;       // the plan's other output tensors
-  size_t outputs_capacity = 0;      // bytes
 
-  static Status Parse(int32_t* words, size_t num_words, const StepView& step, ResultView* view);
+  // All of the result: what is to be copied back where the ops wrote elsewhere. The executor fills in the header.
+  int32_t* words() const { return header; }
+  size_t size_words() const { return size_words_; }
+  // The same view over other words, at an address that only the device may be able to write.
+  ResultView Rebased(int32_t* words) const {
+    ResultView view = *this;
+    const auto moved = [&](const void* field) { return words + (static_cast<const int32_t*>(field) - header); };
+    view.header = words;
+    view.tokens = moved(tokens);
+    view.logprobs = reinterpret_cast<float*>(moved(logprobs));
+    view.ranks = moved(ranks);
+    view.top_ids = moved(top_ids);
+    view.top_logprobs = reinterpret_cast<float*>(moved(top_logprobs));
+    view.outputs = reinterpret_cast<uint8_t*>(moved(outputs));
+    return view;
+  }
+
+  // Lays out the results of `step` and `output_bytes` of the plan's other outputs in `words` [num_words].
+  static Status Parse(int32_t* words, size_t num_words, const StepView& step, size_t output_bytes, ResultView* view);
+
+ private:
+  size_t size_words_ = 0;
 };
+
+namespace step_internal {
+
+// Regions of lists: those from historySeqs to historyTokens, and from suppressOffsets on.
+constexpr bool IsRagged(StepRegion region) {
+  return (region >= StepRegion::kHistorySeqs && region <= StepRegion::kHistoryTokens) ||
+         region >= StepRegion::kSuppressOffsets;
+}
+
+// Values of a region that is no list, by the step's counts.
+inline int64_t PlainSize(const StepView& step, StepRegion region) {
+  if (region <= StepRegion::kSlotMapping) return step.num_tokens;
+  if (region == StepRegion::kCuSeqlensQ) return step.num_seqs > 0 ? int64_t{step.num_seqs} + 1 : 0;
+  if (region == StepRegion::kBlockTables) return int64_t{step.num_seqs} * step.block_table_stride;
+  if (region < StepRegion::kBlockTables) return step.num_seqs;
+  return step.num_logit_rows;
+}
+
+// Values of a list that the step has.
+inline int64_t RaggedSize(const StepView& step, StepRegion region) {
+  using R = StepRegion;
+  const auto last_offset = [&](R offsets, int32_t rows) -> int64_t {
+    const int32_t* values = step.HostInts(offsets);
+    return values == nullptr || rows == 0 ? 0 : values[rows];
+  };
+  const int32_t num_history = step.num_history_seqs, num_rows = step.num_logit_rows;
+  switch (region) {
+    case R::kHistorySeqs: return num_history;
+    case R::kHistoryOffsets: return num_history > 0 ? int64_t{num_history} + 1 : 0;
+    case R::kHistoryTokens: return last_offset(R::kHistoryOffsets, num_history);
+    case R::kSuppressTokens: return last_offset(R::kSuppressOffsets, num_rows);
+    case R::kAllowedTokens: return last_offset(R::kAllowedOffsets, num_rows);
+    case R::kBiasTokens:
+    case R::kBiasValues: return last_offset(R::kBiasOffsets, num_rows);
+    case R::kBadWords: return last_offset(R::kBadWordsOffsets, num_rows);
+    default: return num_rows > 0 ? int64_t{num_rows} + 1 : 0;  // offsets
+  }
+}
+
+constexpr size_t Aligned(int64_t words) {
+  constexpr size_t unit = StepView::kRegionAlignment;
+  return (static_cast<size_t>(words) + unit - 1) / unit * unit;
+}
+
+}  // namespace step_internal
 
 class StepChecker {
  public:
@@ -109,7 +208,9 @@ class StepChecker {
     if (size < kStepHeaderWords || static_cast<size_t>(size) > num_words_)
       return Bad("the step says it has %d words; its buffer has %zu", size, num_words_);
     size_words_ = size;
-    return Status::Ok();
+    view_.words_ = view_.host_words_ = words_;
+    view_.size_words_ = static_cast<size_t>(size);
+    return Count("captureKey", Header(StepField::kCaptureKey), INT32_MAX, &view_.capture_key);
   }
 
   static Status Count(const char* name, int32_t value, int32_t max, int32_t* out) {
@@ -127,16 +228,10 @@ class StepChecker {
         return Bad("region %d starts at word %d of %d", i, offset, size_words_);
       view_.regions_[i] = words_ + offset;
     }
-    const int64_t T = view_.num_tokens, S = view_.num_seqs, L = view_.num_logit_rows;
-    using R = StepRegion;
-    for (R region : {R::kTokenIds, R::kPositions, R::kSlotMapping}) TENON_RETURN_IF_ERROR(Need(region, T));
-    for (R region : {R::kSeqLens, R::kPromptLens, R::kSeqSlots}) TENON_RETURN_IF_ERROR(Need(region, S));
-    TENON_RETURN_IF_ERROR(Need(R::kCuSeqlensQ, S > 0 ? S + 1 : 0));
-    TENON_RETURN_IF_ERROR(Need(R::kBlockTables, S * view_.block_table_stride));
-    for (R region : {R::kLogitRows, R::kRowSeqs, R::kRowModes, R::kTargets, R::kNumLogprobs, R::kSeedLow, R::kSeedHigh,
-                     R::kTemperature, R::kTopK, R::kTopP, R::kMinP, R::kPresencePenalty, R::kFrequencyPenalty,
-                     R::kRepetitionPenalty})
-      TENON_RETURN_IF_ERROR(Need(region, L));
+    for (int32_t i = 0; i < kNumStepRegions; ++i) {
+      const auto region = static_cast<StepRegion>(i);
+      if (!step_internal::IsRagged(region)) TENON_RETURN_IF_ERROR(Need(region, step_internal::PlainSize(view_, region)));
+    }
     return Status::Ok();
   }
 
@@ -277,12 +372,61 @@ inline Status StepView::Parse(const int32_t* words, size_t num_words, const Plan
   return StepChecker(words, num_words, limits, view).Run();
 }
 
-inline Status ResultView::Parse(int32_t* words, size_t num_words, const StepView& step, ResultView* view) {
+inline int64_t StepView::Size(StepRegion region) const {
+  if (Ints(region) == nullptr) return 0;
+  if (!step_internal::IsRagged(region)) return step_internal::PlainSize(*this, region);
+  return step_internal::RaggedSize(*this, region);
+}
+
+inline size_t StepView::packed_words() const {
+  size_t words = step_internal::Aligned(kStepHeaderWords);
+  for (int32_t i = 0; i < kNumStepRegions; ++i)
+    words += step_internal::Aligned(Size(static_cast<StepRegion>(i)));
+  return words;
+}
+
+inline StepView StepView::Pack(int32_t* words) const {
+  StepView view = *this;
+  std::copy_n(host_words_, kStepHeaderWords, words);
+  size_t at = step_internal::Aligned(kStepHeaderWords);
+  for (int32_t i = 0; i < kNumStepRegions; ++i) {
+    const auto region = static_cast<StepRegion>(i);
+    const int64_t size = Size(region);
+    view.regions_[i] = size == 0 ? nullptr : words + at;
+    words[kStepHeaderFields + i] = size == 0 ? 0 : static_cast<int32_t>(at);
+    if (size > 0) std::copy_n(HostInts(region), size, words + at);
+    at += step_internal::Aligned(size);
+  }
+  words[static_cast<size_t>(StepField::kSizeWords)] = static_cast<int32_t>(at);
+  view.words_ = view.host_words_ = words;
+  view.size_words_ = at;
+  return view;
+}
+
+inline size_t StepView::MaxPlainWords(const PlanLimits& limits) {
+  StepView largest;
+  largest.num_tokens = limits.max_tokens;
+  largest.num_seqs = limits.max_seqs;
+  largest.num_logit_rows = limits.max_logit_rows;
+  largest.block_table_stride = (limits.max_model_len + limits.block_size - 1) / limits.block_size;
+  size_t words = step_internal::Aligned(kStepHeaderWords);
+  for (int32_t i = 0; i < kNumStepRegions; ++i) {
+    const auto region = static_cast<StepRegion>(i);
+    if (!step_internal::IsRagged(region)) words += step_internal::Aligned(step_internal::PlainSize(largest, region));
+  }
+  return words;
+}
+
+inline Status ResultView::Parse(int32_t* words, size_t num_words, const StepView& step, size_t output_bytes,
+                                ResultView* view) {
   const size_t L = static_cast<size_t>(step.num_logit_rows), K = static_cast<size_t>(step.max_top_logprobs);
   const size_t size = kResultHeaderWords + L * (3 + 2 * K);
   if (num_words < size)
     return Status::Error(StatusCode::kStepFailed, "the result has %zu words; %zu logit rows with %zu logprobs need %zu",
                          num_words, L, K, size);
+  if (output_bytes > (num_words - size) * sizeof(int32_t))
+    return Status::Error(StatusCode::kStepFailed, "the plan's outputs take %zu bytes; the result has room for %zu",
+                         output_bytes, (num_words - size) * sizeof(int32_t));
   view->header = words;
   view->tokens = words + kResultHeaderWords;
   view->logprobs = reinterpret_cast<float*>(view->tokens + L);
@@ -290,7 +434,7 @@ inline Status ResultView::Parse(int32_t* words, size_t num_words, const StepView
   view->top_ids = view->tokens + 3 * L;
   view->top_logprobs = reinterpret_cast<float*>(view->top_ids + L * K);
   view->outputs = reinterpret_cast<uint8_t*>(words + size);
-  view->outputs_capacity = (num_words - size) * sizeof(int32_t);
+  view->size_words_ = size + (output_bytes + sizeof(int32_t) - 1) / sizeof(int32_t);
   return Status::Ok();
 }
 

@@ -181,7 +181,13 @@ inline bool ReadOpenOptions(const Napi::Value& ids, const Napi::Value& options, 
     return false;
   if (!options.IsObject()) return false;
   const Napi::Value num_threads = options.As<Napi::Object>().Get("numThreads");
-  return num_threads.IsUndefined() || ReadInteger(num_threads, &out->num_threads);
+  if (!num_threads.IsUndefined() && !ReadInteger(num_threads, &out->num_threads)) return false;
+  const Napi::Value parallel = options.As<Napi::Object>().Get("parallel");
+  if (parallel.IsUndefined()) return true;
+  if (!parallel.IsObject()) return false;
+  const auto object = parallel.As<Napi::Object>();
+  return ReadInteger(object.Get("rank"), &out->rank) && ReadInteger(object.Get("size"), &out->num_ranks) &&
+         Read(object.Get("groupId"), &out->group_id) && out->rank < out->num_ranks;
 }
 
 inline Napi::Value ToValue(Napi::Env env, const std::vector<int>& numbers) {
@@ -192,13 +198,24 @@ inline Napi::Value ToValue(Napi::Env env, const std::vector<int>& numbers) {
 
 inline Napi::Value ToValue(Napi::Env env, const SchedulingConstraints& constraints) {
   auto object = Napi::Object::New(env);
+  const auto set_limit = [&](const char* name, double value) {
+    if (value > 0) object.Set(name, value);
+  };
   object.Set("blockSizes", ToValue(env, constraints.block_sizes));
+  object.Set("kvLayout", kKvLayoutNames[static_cast<int32_t>(constraints.kv_layout)]);
   object.Set("tokenBuckets", ToValue(env, constraints.token_buckets));
-  if (constraints.max_tokens > 0) object.Set("maxTokens", constraints.max_tokens);
-  if (constraints.max_seqs > 0) object.Set("maxSeqs", constraints.max_seqs);
+  object.Set("decodeBuckets", ToValue(env, constraints.decode_buckets));
+  set_limit("maxTokens", constraints.max_tokens);
+  set_limit("maxSeqs", constraints.max_seqs);
   object.Set("mixedPrefillDecode", constraints.mixed_prefill_decode);
+  object.Set("chunkedPrefill", constraints.chunked_prefill);
   object.Set("stepsInFlight", constraints.steps_in_flight);
   object.Set("preferredBatchedTokens", constraints.preferred_batched_tokens);
+  set_limit("preferredSeqs", constraints.preferred_seqs);
+  set_limit("preferredPromptTokensBesideDecodes", constraints.preferred_prompt_tokens_beside_decodes);
+  set_limit("slowestOperationsPerSecond", constraints.slowest_operations_per_second);
+  object.Set("capture", constraints.capture);
+  object.Set("warmup", constraints.warmup);
   return object;
 }
 
@@ -212,6 +229,7 @@ inline Napi::Value ToValue(Napi::Env env, const DeviceInfo& device) {
   if (!device.remedy.empty()) object.Set("remedy", device.remedy);
   object.Set("memoryBytes", static_cast<double>(device.memory_bytes));
   object.Set("freeBytes", static_cast<double>(device.free_bytes));
+  object.Set("memoryIsShared", device.memory_is_shared);
   auto dtypes = Napi::Array::New(env, device.dtypes.size());
   for (size_t i = 0; i < device.dtypes.size(); ++i)
     dtypes.Set(static_cast<uint32_t>(i), kDtypeNames[static_cast<int32_t>(device.dtypes[i])]);
@@ -225,6 +243,7 @@ inline Napi::Value ToValue(Napi::Env env, const OpAnswer& answer) {
   object.Set("support", kOpSupportNames[static_cast<int32_t>(answer.support)]);
   object.Set("kernel", answer.kernel);
   if (!answer.reason.empty()) object.Set("reason", answer.reason);
+  object.Set("capture", kCaptureStateNames[static_cast<int32_t>(answer.capture)]);
   return object;
 }
 
