@@ -84,6 +84,7 @@ export class DrivenCore {
       stopTokenIds: [2],
       priority: 0,
       cacheSalt: undefined,
+      extraArgs: {},
     };
     this.#core.receive({ type: 'add', request });
     return firstSequenceId;

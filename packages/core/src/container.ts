@@ -221,5 +221,6 @@ function engineInfo(
     weightsBytes: info.weightsBytes,
     kvBytes: info.kvBytes,
     priorityScheduling: config.schedulingPolicy === 'priority',
+    logitsProcessors: info.logitsProcessors,
   };
 }

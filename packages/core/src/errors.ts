@@ -56,6 +56,7 @@ export const errorCodes = {
 
   'internal.invariant': 'internal',
   'internal.engine-died': 'internal',
+  'internal.extension-failed': 'internal',
 } as const satisfies Record<string, ErrorKind>;
 
 export type ErrorCode = keyof typeof errorCodes;
@@ -100,9 +101,9 @@ export class TenonError extends Error {
   }
 }
 
-/** A failure that only a bug of ours can cause. */
 export const bugNote = ' (a bug in Tenon: please report it)';
 
+/** A failure that only a bug of ours can cause. */
 export function invariant(condition: unknown, message: string): asserts condition {
   if (!condition) throw new TenonError('internal.invariant', message + bugNote);
 }

@@ -106,6 +106,7 @@ class TestCore {
         stopTokenIds: complete.stopTokenIds,
         priority: 0,
         cacheSalt: undefined,
+        extraArgs: complete.extraArgs,
         ...more,
       },
     });

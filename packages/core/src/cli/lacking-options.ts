@@ -93,7 +93,6 @@ const lackingOptions: ReadonlyMap<string, LackingOption> = new Map([
     ['auto'],
   ),
   ...lack('give the file with --chat-template', 'default-chat-template-kwargs'),
-  ...lack('custom logits processors are not supported; use logit_bias', 'logits-processors'),
   ...lack('use --scheduling-policy', 'scheduler-cls'),
   ...lack('Tenon always reserves the whole prompt', 'scheduler-reserve-full-isl'),
   ...lack('the hash is fixed', 'prefix-caching-hash-algo prefix-match-unit prefix-cache-retention-interval'),

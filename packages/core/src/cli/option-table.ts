@@ -179,6 +179,7 @@ export const optionTable: readonly OptionRow[] = [
     choices: ['raw_logprobs', 'processed_logprobs'],
     default: 'raw_logprobs',
   }),
+  sampling('logits-processors', 'list', 'logits processors of plugins, by name; requests use vllm_xargs'),
 
   device('device', 'text', 'auto, cpu, or another backend’s id', { default: 'auto' }),
   device('num-threads', 'integer', 'compute threads', { default: "the device's", min: 1 }),
@@ -199,10 +200,10 @@ export const optionTable: readonly OptionRow[] = [
     min: 0.05,
     env: 'TENON_LOG_STATS_INTERVAL',
   }),
-  requestLog('log-requests', 'flag', 'log ids, prompts, sizes, parameters and times of requests', {
   logging('stat-logger', 'list', 'stat logger(s) of plugins, as name or name=argument', {
     key: 'statLoggers',
   }),
+  requestLog('log-requests', 'flag', 'log ids, prompts, sizes, parameters and times of requests', {
     aliases: ['enable-log-requests'],
   }),
   requestLog('max-log-len', 'integer', 'characters, or token ids, of a logged prompt', {

@@ -58,6 +58,8 @@ export interface EngineOptions {
   readonly numThreads?: number;
   /** Packages or folders to look for backends in, besides the application's dependencies. */
   readonly plugins?: readonly string[];
+  /** Logits processors by name, from the packages that declare them. */
+  readonly logitsProcessors?: readonly string[];
 }
 
 export interface EngineConfig {
@@ -96,6 +98,7 @@ export interface EngineConfig {
   readonly hfOverrides: Readonly<Record<string, unknown>>;
   readonly numThreads: number | undefined;
   readonly plugins: readonly string[];
+  readonly logitsProcessors: readonly string[];
 }
 
 /** Every option's name, so that a misspelt one is an error. */
@@ -104,7 +107,7 @@ const optionNames: readonly string[] = [
   'maxNumBatchedTokens', 'enablePrefixCaching', 'enableChunkedPrefill', 'longPrefillTokenThreshold', 'schedulingPolicy', 'maxNumWaitingRequests',
   'stepTimeout',
   'asyncScheduling', 'watermark', 'seed', 'maxLogprobs', 'logprobsMode', 'skipTokenizerInit', 'servedModelName', 'tokenizer',
-  'revision', 'downloadDir', 'device', 'generationConfig', 'hfOverrides', 'numThreads', 'plugins',
+  'revision', 'downloadDir', 'device', 'generationConfig', 'hfOverrides', 'numThreads', 'plugins', 'logitsProcessors',
 ] satisfies readonly (keyof EngineOptions)[]; // prettier-ignore
 
 /** A week. */
@@ -165,6 +168,7 @@ export function parseEngineOptions(options: EngineOptions): EngineConfig {
     hfOverrides: options.hfOverrides ?? {},
     numThreads: count('numThreads', options.numThreads, 1),
     plugins: options.plugins ?? [],
+    logitsProcessors: options.logitsProcessors ?? [],
   };
 }
 

@@ -1,6 +1,8 @@
 /** What the engine's front end and its core tell each other. All of it is plain data that can cross threads. */
 import type { TenonError } from '../errors.js';
+import type { ExtraArgs } from '../extensions/logits-processor.js';
 import type { SamplerRow } from '../sampling/sampler-row.js';
+import type { VocabularyData } from '../tokenizer/vocabulary-data.js';
 
 export type ErrorData = ReturnType<TenonError['toJSON']>;
 
@@ -18,6 +20,8 @@ export interface CoreRequest {
   readonly stopTokenIds: readonly number[];
   readonly priority: number;
   readonly cacheSalt: string | undefined;
+  /** For logits processors. */
+  readonly extraArgs: ExtraArgs;
 }
 
 export type ToCore =
@@ -25,6 +29,8 @@ export type ToCore =
   /** The front end has no use for these sequences any more: aborted, or ended by a stop string. */
   | { readonly type: 'end'; readonly sequenceIds: readonly number[] }
   | { readonly type: 'reset-prefix-cache'; readonly ticket: number }
+  /** For logits processors, before any request. */
+  | { readonly type: 'vocabulary'; readonly vocabulary: VocabularyData }
   /** The front end has read so many messages of outputs. */
   | { readonly type: 'read'; readonly count: number };
 

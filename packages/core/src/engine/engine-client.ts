@@ -5,6 +5,7 @@ import { buildSamplerRow } from '../sampling/sampler-row.js';
 import type { SamplingParams } from '../sampling/sampling-params.js';
 import type { EndReason } from '../scheduler/scheduler.js';
 import type { Tokenizer } from '../tokenizer/types.js';
+import { vocabularyData } from '../tokenizer/vocabulary-data.js';
 import { monotonicMs } from './clock.js';
 import type { FromCore, ToCore } from './core-messages.js';
 import {
@@ -121,6 +122,8 @@ export class EngineClient implements Engine {
       (message) => this.#receive(message),
       (error) => this.#die(error),
     );
+    if (options.info.logitsProcessors.length > 0 && options.tokenizer !== undefined)
+      link.send({ type: 'vocabulary', vocabulary: vocabularyData(options.tokenizer, options.info.vocabSize) });
   }
 
   generate(request: GenerateRequest): RequestStream {
@@ -293,6 +296,7 @@ export class EngineClient implements Engine {
         stopTokenIds: params.ignoreEos ? params.stopTokenIds : suppressTokens,
         priority: priority ?? 0,
         cacheSalt,
+        extraArgs: params.extraArgs,
       },
     });
   }

@@ -3,12 +3,13 @@ import { StepResult } from '../batch/step-result.js';
 import { StepWriter } from '../batch/step-writer.js';
 import { asTenonError, invariant, TenonError } from '../errors.js';
 import { KvCacheManager } from '../kv-cache/kv-cache-manager.js';
-import { withSeed } from '../sampling/sampler-row.js';
+import { withSeed, type SamplerRow } from '../sampling/sampler-row.js';
 import { ScheduledStep } from '../scheduler/scheduled-step.js';
 import { Scheduler, type SchedulerOptions } from '../scheduler/scheduler.js';
 import { Sequence } from '../scheduler/sequence.js';
 import { monotonicMs } from './clock.js';
 import type { CoreRequest, FromCore, ToCore } from './core-messages.js';
+import type { LogitsProcessors, SequenceProcessors } from './logits-processors.js';
 import { OutputEncoder } from './output-records.js';
 
 export interface EngineCoreOptions {
@@ -24,6 +25,7 @@ export interface EngineCoreOptions {
   /** Messages of outputs that the front end may not have read yet when a step starts. */
   readonly maxUnreadOutputs: number;
   readonly tokenBuckets: readonly number[];
+  readonly logitsProcessors?: LogitsProcessors | undefined;
 }
 
 /** A place for one step in flight. */
@@ -46,6 +48,8 @@ export class EngineCore {
   readonly #kv: KvCacheManager;
   readonly #scheduler: Scheduler;
   readonly #sequences = new Map<number, Sequence>();
+  /** Of sequences that have logits processors, and how they are sampled without. */
+  readonly #processed = new WeakMap<Sequence, { processors: SequenceProcessors; row: SamplerRow }>();
   /** Used in turn: the steps in flight are `#numInFlight` lanes from `#oldest` on. */
   readonly #lanes: readonly Lane[];
   readonly #encoder = new OutputEncoder();
@@ -90,6 +94,7 @@ export class EngineCore {
     if (message.type === 'add') this.#add(message.request);
     else if (message.type === 'end') this.#end(message.sequenceIds);
     else if (message.type === 'read') this.#noteRead(message.count);
+    else if (message.type === 'vocabulary') this.#options.logitsProcessors?.setVocabulary(message.vocabulary);
     else if (message.type === 'reset-prefix-cache') {
       this.#kv.resetPrefixCache();
       this.#send({ type: 'prefix-cache-reset', ticket: message.ticket });
@@ -127,22 +132,31 @@ export class EngineCore {
   }
 
   #add(request: CoreRequest): void {
-    const group = this.#makeSequences(request);
+    const sequenceIds = Array.from({ length: request.n }, (_, i) => request.firstSequenceId + i);
     if (this.#dead !== undefined) {
-      this.#fail(this.#dead, group.map((sequence) => sequence.id)); // prettier-ignore
+      this.#fail(this.#dead, sequenceIds);
       return;
     }
+    let processors: ReturnType<LogitsProcessors['start']> | undefined;
+    try {
+      processors = this.#options.logitsProcessors?.start(request);
+    } catch (error) {
+      this.#fail(asTenonError(error), sequenceIds);
+      return;
+    }
+    const group = this.#makeSequences(request, processors ?? []);
     for (const sequence of group) this.#sequences.set(sequence.id, sequence);
     this.#scheduler.add(group);
     this.#wakeUp();
   }
 
-  #makeSequences(request: CoreRequest): Sequence[] {
+  #makeSequences(request: CoreRequest, processors: readonly (SequenceProcessors | undefined)[]): Sequence[] {
     const stopTokens = new Set(request.stopTokenIds);
     const { sampler } = request;
     return Array.from({ length: request.n }, (_, i) => {
       const wantsPromptLogprobs = i === 0 && sampler.numPromptLogprobs >= 0;
-      return new Sequence({
+      const row = withSeed(sampler, request.seed, i);
+      const sequence = new Sequence({
         id: request.firstSequenceId + i,
         promptTokenIds: request.promptTokenIds,
         maxTokens: request.maxTokens,
@@ -153,8 +167,11 @@ export class EngineCore {
         minTokens: sampler.minTokens,
         maxTopLogprobs: Math.max(0, sampler.numLogprobs, wantsPromptLogprobs ? sampler.numPromptLogprobs : 0),
         wantsPromptLogprobs,
-        sampler: withSeed(sampler, request.seed, i),
+        waitsForTokens: processors[i] !== undefined,
+        sampler: row,
       });
+      if (processors[i] !== undefined) this.#processed.set(sequence, { processors: processors[i], row });
+      return sequence;
     });
   }
 
@@ -218,12 +235,37 @@ export class EngineCore {
       return false;
     }
     lane.stepId = ++this.#numSteps;
+    const failures = this.#options.logitsProcessors === undefined ? [] : this.#processLogits(lane.step);
     const words = lane.writer.write(lane.step, lane.stepId);
     const result = lane.result.prepare(lane.step.numLogitRows, lane.step.maxTopLogprobs);
     this.#reportStarted(lane.step);
+    for (const { sequence, error } of failures) this.#failSequence(sequence, error);
     this.#numInFlight++;
     this.#executable.run(words, result);
     return true;
+  }
+
+  /** Asks the logits processors of what the step samples. Sequences whose processors fail are to be ended; the step is right without. */
+  #processLogits(step: ScheduledStep): { sequence: Sequence; error: TenonError }[] {
+    const failures: { sequence: Sequence; error: TenonError }[] = [];
+    for (let i = 0; i < step.numSeqs; i++) {
+      const sequence = step.sequences[i]!;
+      const processed = step.samples[i] === 1 ? this.#processed.get(sequence) : undefined;
+      if (processed === undefined) continue;
+      const numTokens = step.starts[i]! + step.counts[i]!;
+      try {
+        sequence.sampler = processed.processors.nextRow(processed.row, sequence.tokenIds, numTokens);
+      } catch (error) {
+        sequence.sampler = processed.row;
+        failures.push({ sequence, error: asTenonError(error) });
+      }
+    }
+    return failures;
+  }
+
+  #failSequence(sequence: Sequence, error: TenonError): void {
+    this.#drop([sequence]);
+    this.#fail(error, [sequence.id]);
   }
 
   #reportStarted(step: ScheduledStep): void {

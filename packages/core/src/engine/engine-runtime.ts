@@ -23,6 +23,9 @@ import type { Checkpoint } from '../weights/checkpoint.js';
 import { requireTensors } from '../weights/require-tensors.js';
 import type { FromCore, ToCore } from './core-messages.js';
 import { EngineCore, type EngineCoreOptions } from './engine-core.js';
+import { loadLogitsProcessors } from './load-logits-processors.js';
+import { LogitsProcessors, type NamedProcessor } from './logits-processors.js';
+import type { LoadedLogitsProcessor } from './types.js';
 
 export interface RuntimeOptions {
   readonly config: EngineConfig;
@@ -54,6 +57,7 @@ export interface RuntimeInfo {
   readonly arenaBytes: number;
   readonly kvBytes: number;
   readonly stepTimeoutMs: number;
+  readonly logitsProcessors: readonly LoadedLogitsProcessor[];
   /** `tenon explain`'s text. */
   readonly explanation: string;
 }
@@ -79,12 +83,14 @@ export async function startRuntime(
   host: RuntimeHost,
   send: (message: FromCore) => void,
 ): Promise<Runtime> {
+  const { config, root } = options;
+  const processors = await loadLogitsProcessors({ names: config.logitsProcessors, plugins: config.plugins, root });
   const { chosen, group } = await openDevice(options, host);
   try {
     const draft = await draftRun(options, chosen, group, weights);
     requireTensors(weights, draft.plan.weights);
-    const { plan, info } = sizeRun(options, chosen, draft);
-    return await load(options, info, plan, group, weights, host, send);
+    const { plan, info } = sizeRun(options, chosen, draft, processors);
+    return await load(options, info, plan, group, weights, host, send, processors);
   } catch (error) {
     await group.close();
     throw error;
@@ -187,6 +193,7 @@ function sizeRun(
   { config, model, modelOrigin }: RuntimeOptions,
   { backend, device }: ChosenDevice,
   { plan, explanation, dtype, limits, blockBytes }: DraftRun,
+  processors: readonly NamedProcessor[] = [],
 ): { plan: Plan; info: RuntimeInfo } {
   const bytes = planBytes(plan);
   const size = resolveKvSize(config, {
@@ -214,6 +221,7 @@ function sizeRun(
       plan.weights.reduce((sum, weight) => sum + numElements(weight), 0),
       limits.maxNumBatchedTokens,
     ),
+    logitsProcessors: processors.map(({ name, extension }) => ({ name, args: [...extension.args] })),
     explanation,
   };
   return { plan: { ...plan, limits: { ...plan.limits, ...size } }, info };
@@ -227,13 +235,21 @@ async function load(
   weights: ModelWeights,
   host: RuntimeHost,
   send: (message: FromCore) => void,
+  processors: readonly NamedProcessor[],
 ): Promise<Runtime> {
+  const engineOptions: EngineCoreOptions = {
+    ...coreOptions(options, info, group.constraints),
+    logitsProcessors:
+      processors.length === 0
+        ? undefined
+        : new LogitsProcessors(processors, options.model.vocabSize, info.maxModelLen),
+  };
   let core: EngineCore | undefined;
   const executable = await group.load(plan, weights, {
     onProgress: host.onProgress,
     onStepDone: (stepId, error) => core?.stepDone(stepId, error),
   });
-  const running = new EngineCore(coreOptions(options, info, group.constraints), executable, send);
+  const running = new EngineCore(engineOptions, executable, send);
   core = running;
   const free = async (): Promise<void> => {
     await executable.close();

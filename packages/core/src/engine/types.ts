@@ -91,6 +91,13 @@ export interface EngineInfo {
   readonly weightsBytes: number;
   readonly kvBytes: number;
   readonly priorityScheduling: boolean;
+  /** Logits processors, and the extra arguments that each reads. */
+  readonly logitsProcessors: readonly LoadedLogitsProcessor[];
+}
+
+export interface LoadedLogitsProcessor {
+  readonly name: string;
+  readonly args: readonly string[];
 }
 
 /** Counters since the start (num*Total) and gauges now, for /metrics and for tests. */

@@ -22,6 +22,14 @@ export type {
   ToolParserExtension,
 };
 export { cutRows } from './model.js';
+export type {
+  ExtraArgs,
+  LogitsEdits,
+  LogitsProcessor,
+  LogitsProcessorContext,
+  TokenList,
+  Vocabulary,
+} from './logits-processor.js';
 export type { ModelSourceOptions, ResolvedModel } from './model-source.js';
 export type { StatLogger, StatLoggerOptions, StatRates, StatReport } from './stat-logger.js';
 

@@ -14,3 +14,19 @@ export function encodeBadWords(words: readonly string[], tokenizer: Tokenizer): 
   }
   return Int32Array.from(encoded);
 }
+
+/** The tokens that would complete a bad word after these output tokens, as the sampler finds them. */
+export function tokensThatCompleteBadWords(
+  badWords: Int32Array,
+  outputTokenIds: readonly number[],
+): number[] {
+  const tokens: number[] = [];
+  for (let at = 0; at < badWords.length; at += badWords[at]! + 1) {
+    const length = badWords[at]!;
+    const begin = outputTokenIds.length - (length - 1);
+    if (begin < 0) continue;
+    const prefix = badWords.subarray(at + 1, at + length);
+    if (prefix.every((token, i) => outputTokenIds[begin + i] === token)) tokens.push(badWords[at + length]!);
+  }
+  return tokens;
+}

@@ -1,4 +1,6 @@
+import { isDeepStrictEqual } from 'node:util';
 import { TenonError } from '../errors.js';
+import type { ExtraArgs } from '../extensions/logits-processor.js';
 import type { RepetitionDetection } from './repetition.js';
 import type { SamplingParams } from './sampling-params.js';
 
@@ -22,6 +24,7 @@ export const samplingDefaults: SamplingParams = {
   logitBias: {},
   allowedTokenIds: undefined,
   badWords: [],
+  extraArgs: {},
   repetitionDetection: undefined,
   logprobs: undefined,
   promptLogprobs: undefined,
@@ -36,6 +39,8 @@ export interface SamplingLimits {
   readonly maxLogprobs: number;
   /** How error messages spell a field: as the library does, or as the HTTP API does. */
   readonly spelling?: 'camelCase' | 'snake_case';
+  /** Those of the engine, and the extra arguments that each reads; none if absent. */
+  readonly logitsProcessors?: readonly { readonly name: string; readonly args: readonly string[] }[];
 }
 
 /** Choices of one request. */
@@ -59,6 +64,7 @@ export function resolveSamplingParams(
   checkNumbers(merged, check);
   checkLists(merged, check);
   checkRepetition(merged.repetitionDetection, check);
+  checkExtraArgs(merged.extraArgs, check, limits.logitsProcessors ?? []);
   return normalize(merged, limits);
 }
 
@@ -154,6 +160,32 @@ function checkRepetition(detection: RepetitionDetection | undefined, check: Chec
   check.that(holds, 'repetitionDetection', detection, expected);
 }
 
+/** Arguments that nobody reads are a mistake: the answer would not be what was asked for. */
+function checkExtraArgs(
+  args: ExtraArgs,
+  check: Checker,
+  processors: NonNullable<SamplingLimits['logitsProcessors']>,
+): void {
+  const isObject = typeof args === 'object' && !Array.isArray(args);
+  check.that(isObject, 'extraArgs', args, 'an object');
+  check.that(isJson(args), 'extraArgs', 'not JSON', 'an object of JSON values');
+  const unread = Object.keys(args).find((name) => !processors.some((entry) => entry.args.includes(name)));
+  if (unread === undefined) return;
+  const known = processors.flatMap((entry) => entry.args.map((name) => `${name} (${entry.name})`));
+  const remedy =
+    known.length > 0 ? `they read ${known.join(', ')}` : 'start the engine with logits-processors';
+  const message = `${check.name('extraArgs')} has '${unread}', which no logits processor reads; ${remedy}`;
+  throw new TenonError('request.invalid-value', message, { param: check.name('extraArgs') });
+}
+
+function isJson(value: unknown): boolean {
+  try {
+    return isDeepStrictEqual(JSON.parse(JSON.stringify(value)), value);
+  } catch {
+    return false;
+  }
+}
+
 /** The same meaning in the form that the sampler wants. */
 function normalize(params: SamplingParams, limits: SamplingLimits): SamplingParams {
   const greedy = params.temperature < greedyTemperature;
@@ -182,6 +214,7 @@ class Checker {
 
   name(field: string): string {
     if (this.limits.spelling !== 'snake_case') return field;
+    if (field === 'extraArgs') return 'vllm_xargs';
     return field.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
   }
 

@@ -19,7 +19,7 @@ export interface SamplerRow {
   readonly numLogprobs: number;
   /** The same for prompt tokens. */
   readonly numPromptLogprobs: number;
-  /** Output tokens before which `suppressTokens` may not be sampled. */
+  /** Output tokens before which `suppressTokens` may not be sampled; Infinity: never. */
   readonly minTokens: number;
   readonly suppressTokens: Int32Array;
   /** Empty: all. */

@@ -1,3 +1,4 @@
+import type { ExtraArgs } from '../extensions/logits-processor.js';
 import type { RepetitionDetection } from './repetition.js';
 
 /** How a request's tokens are chosen and when it ends: vLLM's SamplingParams in camelCase, same defaults. */
@@ -25,6 +26,8 @@ export interface SamplingParams {
   readonly logitBias: Readonly<Record<number, number>>;
   readonly allowedTokenIds: readonly number[] | undefined;
   readonly badWords: readonly string[];
+  /** Arguments of logits processors (`vllm_xargs` over HTTP): JSON values. */
+  readonly extraArgs: ExtraArgs;
   /** Ends a sequence that repeats itself, with finish reason `repetition`. */
   readonly repetitionDetection: RepetitionDetection | undefined;
   /** Top logprobs per sampled token, besides the token's own; -1: the vocabulary; undefined: none. */

@@ -134,6 +134,7 @@ export class Scheduler {
     for (let i = 0; i < this.#running.length; i++) {
       const sequence = this.#running[i]!;
       if (sequence.state !== 'running' || sequence.isAtMaxLength || sequence.numRemaining !== 1) continue;
+      if (sequence.waitsForTokens && sequence.numPending > 0) continue;
       this.#scheduleRunning(step, sequence);
     }
     if (this.#preempted) this.#requeuePreempted(step);

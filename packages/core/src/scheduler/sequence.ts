@@ -21,6 +21,8 @@ export interface SequenceOptions {
   /** Entries of the top list of its sampled and prompt tokens; 0 if none. */
   readonly maxTopLogprobs: number;
   readonly wantsPromptLogprobs: boolean;
+  /** How its next token is sampled depends on the last one: it is in no step while it has pending tokens. */
+  readonly waitsForTokens?: boolean;
   /** For the step; the scheduler doesn't look at it. */
   readonly sampler: SamplerRow;
 }
@@ -41,7 +43,9 @@ export class Sequence {
   readonly minTokens: number;
   readonly maxTopLogprobs: number;
   readonly wantsPromptLogprobs: boolean;
-  readonly sampler: SamplerRow;
+  readonly waitsForTokens: boolean;
+  /** Of its next token. */
+  sampler: SamplerRow;
   readonly table: BlockTable;
 
   tokenIds: Int32Array;
@@ -76,6 +80,7 @@ export class Sequence {
     this.minTokens = options.minTokens;
     this.maxTopLogprobs = options.maxTopLogprobs;
     this.wantsPromptLogprobs = options.wantsPromptLogprobs;
+    this.waitsForTokens = options.waitsForTokens ?? false;
     this.sampler = options.sampler;
     this.table = new BlockTable(options.extraKey);
     this.tokenIds = new Int32Array(Math.min(this.maxLength, numPromptTokens + 256));

@@ -48,7 +48,12 @@ export function errorStatus(error: TenonError): number {
 export function errorBody(error: TenonError, status = errorStatus(error)): ErrorBody {
   const { type } = byCode[error.code] ?? byKind[error.kind];
   const message = error.kind === 'request' ? error.message : withoutPaths(error.message);
-  return { error: { message, type, param: error.param ?? null, code: status, tenon_code: error.code } };
+  return { error: { message, type, param: paramOf(error), code: status, tenon_code: error.code } };
+}
+
+/** The engine spells its one field that HTTP calls otherwise as the library does. */
+function paramOf({ param }: TenonError): string | null {
+  return param === 'extraArgs' ? 'vllm_xargs' : (param ?? null);
 }
 
 /** Server-side paths are nothing for clients. */

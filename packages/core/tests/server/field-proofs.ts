@@ -146,6 +146,25 @@ export const proofs: Readonly<Record<string, Proof>> = {
     expect(await api.text({ bad_words: [word] })).not.toContain(word);
   },
 
+  async vllm_xargs(api) {
+    const [choice] = (await api.ask({ vllm_xargs: { only_digits: 3 } })).choices;
+    expect(textOf(choice)).toMatch(/^[0-9]{1,3}$/);
+    expect(choice.token_ids.at(-1)).toBe(eosTokenId);
+    const several = await api.ask({ ...many, seed: 3, max_tokens: 4, vllm_xargs: { only_digits: 9 } });
+    expect(several.choices.map(textOf).join()).toMatch(/^[0-9]{1,4},[0-9]{1,4}$/);
+    expect(await api.tokens({ vllm_xargs: {} })).toEqual(await api.tokens());
+    const wrong = { code: 400, param: 'vllm_xargs', tenon_code: 'request.invalid-value' };
+    expect(await api.error({ vllm_xargs: { only_digits: 'x' } })).toMatchObject({
+      ...wrong,
+      message: `logits processor 'only-digits' refuses the extra arguments: only_digits is "x"; expected a number of digits`,
+    });
+    expect(await api.error({ vllm_xargs: { digits: 3 } })).toMatchObject({
+      ...wrong,
+      message:
+        "vllm_xargs has 'digits', which no logits processor reads; they read only_digits (only-digits)",
+    });
+  },
+
   async repetition_detection(api) {
     const repeating = { logit_bias: { 77: 100 }, max_tokens: 12 };
     const detection = { max_pattern_size: 2, min_count: 4 };

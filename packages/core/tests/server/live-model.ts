@@ -15,6 +15,7 @@ import { temporaryFolder } from '../fixtures/model-files.js';
 import { parseSse } from './sse.js';
 
 const stories = join(import.meta.dirname, '../../../model-stories/model');
+const examples = join(import.meta.dirname, '../../../../plugins-template/examples');
 
 export const bosTokenId = 0;
 export const specialTokenId = 1;
@@ -171,6 +172,8 @@ export async function startLiveModel(): Promise<LiveModel> {
       maxLogprobs: -1,
       schedulingPolicy: 'priority',
       generationConfig: 'tenon',
+      plugins: [join(examples, 'logits-processor-example')],
+      logitsProcessors: ['only-digits'],
     },
     { backend: referenceBackend },
   );

@@ -284,6 +284,7 @@ const scriptedInfo: EngineInfo = {
   weightsBytes: 0,
   kvBytes: 0,
   priorityScheduling: false,
+  logitsProcessors: [],
 };
 
 const scriptedStats: EngineStats = {

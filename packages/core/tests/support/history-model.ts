@@ -106,7 +106,8 @@ export class HistoryModel {
       const next = this.#nextToken(step, seq, position);
       const isSampled = (step.at('rowModes', row) & rowMode.sample) !== 0;
       const suppressed = step.list('suppressOffsets', 'suppressTokens', row);
-      const sampled = suppressed.includes(next) ? (next + 1) % this.#options.vocabSize : next;
+      const allowed = step.list('allowedOffsets', 'allowedTokens', row);
+      const sampled = chosenToken(next, allowed, suppressed, this.#options.vocabSize);
       if (isSampled) this.#last[step.at('seqSlots', seq)] = sampled;
       const scored = isSampled ? sampled : step.at('targets', row);
       result[resultHeaderWords + row] = isSampled ? sampled : -1;
@@ -132,6 +133,22 @@ export class HistoryModel {
     }
     return (hash >>> 8) % vocabSize;
   }
+}
+
+/** The first token from `next` on, around the vocabulary, that may come. An empty list allows all. */
+function chosenToken(
+  next: number,
+  allowed: ArrayLike<number>,
+  suppressed: ArrayLike<number>,
+  vocabSize: number,
+): number {
+  const allowedSet = new Set(Array.from(allowed));
+  const suppressedSet = new Set(Array.from(suppressed));
+  for (let i = 0; i < vocabSize; i++) {
+    const token = (next + i) % vocabSize;
+    if ((allowedSet.size === 0 || allowedSet.has(token)) && !suppressedSet.has(token)) return token;
+  }
+  throw new Error('no token may come');
 }
 
 /** The same model without cache, blocks or batch: the tokens that follow a prompt. */

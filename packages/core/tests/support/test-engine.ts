@@ -1,5 +1,6 @@
 import { EngineClient, type CoreLink, type EngineClientOptions } from '../../src/engine/engine-client.js';
 import { EngineCore } from '../../src/engine/engine-core.js';
+import { LogitsProcessors, type NamedProcessor } from '../../src/engine/logits-processors.js';
 import type { BackendFailure } from '../../src/backend/index.js';
 import type { FromCore } from '../../src/engine/core-messages.js';
 import type { EngineInfo, FinishedRequest, GenerateRequest, RequestOutput } from '../../src/engine/types.js';
@@ -18,6 +19,8 @@ export interface TestEngineOptions {
   readonly maxModelLen?: number;
   readonly maxNumWaitingRequests?: number;
   readonly eosTokenIds?: readonly number[];
+  readonly logitsProcessors?: readonly NamedProcessor[];
+  readonly stepsInFlight?: number;
   /** A step's failure, by its id. */
   readonly failureOf?: (stepId: number) => BackendFailure | undefined;
 }
@@ -65,9 +68,11 @@ export class TestEngine {
         maxModelLen,
         enablePrefixCaching: true,
         sharedPromptLength: Infinity,
-        stepsInFlight: 2,
+        stepsInFlight: options.stepsInFlight ?? 2,
         maxUnreadOutputs: 8,
         tokenBuckets: [],
+        logitsProcessors:
+          options.logitsProcessors && new LogitsProcessors(options.logitsProcessors, vocabSize, maxModelLen),
       },
       this.model,
       (message) => onMessage(message),
@@ -88,7 +93,11 @@ export class TestEngine {
       maxNumSeqs,
       maxLogprobs: 20,
       priorityScheduling: false,
-    } as EngineInfo;
+      logitsProcessors: (options.logitsProcessors ?? []).map(({ name, extension }) => ({
+        name,
+        args: extension.args,
+      })),
+    } as Partial<EngineInfo> as EngineInfo;
     const clientOptions: EngineClientOptions = {
       info,
       tokenizer: options.tokenizer,

@@ -1,6 +1,7 @@
 /** SamplingParams from a request's fields: the request's first, then the model's defaults, then vLLM's. */
 import type { Engine } from '../../engine/types.js';
 import { TenonError } from '../../errors.js';
+import type { ExtraArgs } from '../../extensions/logits-processor.js';
 import type { RepetitionDetection } from '../../sampling/repetition.js';
 import { resolveSamplingParams } from '../../sampling/resolve-sampling-params.js';
 import type { SamplingParams } from '../../sampling/sampling-params.js';
@@ -78,6 +79,7 @@ function sharedSampling(body: SharedBody, engine: Engine): Partial<SamplingParam
     logitBias: body.logit_bias,
     allowedTokenIds: body.allowed_token_ids,
     badWords: body.bad_words,
+    extraArgs: body.vllm_xargs as ExtraArgs | undefined,
     repetitionDetection: repetitionDetection(body),
     skipSpecialTokens: body.skip_special_tokens,
     detokenize: engine.tokenizer !== undefined,

@@ -101,6 +101,9 @@ export const samplingFields = {
   bad_words: Type.Optional(
     Type.Array(Type.String({ minLength: 1 }), { description: 'Up to 128 words that are not generated' }),
   ),
+  vllm_xargs: Type.Optional(
+    Type.Object({}, { description: 'Arguments for logits processors (`--logits-processors`), by name' }),
+  ),
   repetition_detection: Type.Optional(
     Type.Object(
       {

@@ -1,0 +1,137 @@
+/** Logits processors' answers, checked and laid over what the request itself asks of its next token. */
+import { TenonError } from '../errors.js';
+import { tokensThatCompleteBadWords } from './bad-words.js';
+import type { LogitsEdits, TokenList } from '../extensions/logits-processor.js';
+import type { SamplerRow } from './sampler-row.js';
+
+/** What one processor answered. */
+export interface ProcessorAnswer {
+  readonly name: string;
+  readonly edits: LogitsEdits;
+}
+
+/** `row` with the answers for the token after `outputTokenIds`. @throws `internal.extension-failed`, naming the processor. */
+export function editSamplerRow(
+  row: SamplerRow,
+  answers: readonly ProcessorAnswer[],
+  outputTokenIds: readonly number[],
+  vocabSize: number,
+): SamplerRow {
+  if (answers.length === 0) return row;
+  for (const { name, edits } of answers) checkEdits(name, edits, vocabSize);
+  const allowedTokens = answers.reduce(
+    (list, { edits }) => intersection(list, edits.allowed),
+    ownAllowed(row),
+  );
+  const suppressTokens = suppressedTokens(row, answers, outputTokenIds.length);
+  const badWordTokens = tokensThatCompleteBadWords(row.badWords, outputTokenIds);
+  requireOneLeft(answers, allowedTokens, [...suppressTokens, ...badWordTokens], vocabSize);
+  return {
+    ...row,
+    ...biasOf(row, answers),
+    allowedTokens: allowedTokens ?? row.allowedTokens,
+    suppressTokens,
+    minTokens: suppressTokens.length > 0 ? Infinity : 0,
+  };
+}
+
+const ownAllowed = ({ allowedTokens }: SamplerRow): Int32Array | undefined =>
+  allowedTokens.length > 0 ? allowedTokens : undefined;
+
+/** Undefined stands for all tokens. */
+function intersection(list: Int32Array | undefined, other: TokenList | undefined): Int32Array | undefined {
+  if (other === undefined) return list;
+  if (list === undefined) return Int32Array.from(other);
+  const others = new Set(other);
+  return list.filter((token) => others.has(token));
+}
+
+function suppressedTokens(
+  { minTokens, suppressTokens }: SamplerRow,
+  answers: readonly ProcessorAnswer[],
+  numOutputTokens: number,
+): Int32Array {
+  const lists = answers.flatMap(({ edits }) => (edits.suppress === undefined ? [] : [edits.suppress]));
+  if (numOutputTokens < minTokens) lists.push(suppressTokens);
+  const joined = new Int32Array(lists.reduce((length, list) => length + list.length, 0));
+  let offset = 0;
+  for (const list of lists) {
+    joined.set(list, offset);
+    offset += list.length;
+  }
+  return joined;
+}
+
+function biasOf(
+  { biasTokens, biasValues }: SamplerRow,
+  answers: readonly ProcessorAnswer[],
+): Pick<SamplerRow, 'biasTokens' | 'biasValues'> {
+  const pairs = answers.flatMap(({ edits }) => edits.bias ?? []);
+  if (pairs.length === 0) return { biasTokens, biasValues };
+  const sums = new Map<number, number>();
+  biasTokens.forEach((token, i) => sums.set(token, biasValues[i]!));
+  for (const [token, value] of pairs) sums.set(token, (sums.get(token) ?? 0) + value);
+  return { biasTokens: Int32Array.from(sums.keys()), biasValues: Float32Array.from(sums.values()) };
+}
+
+function requireOneLeft(
+  answers: readonly ProcessorAnswer[],
+  allowed: Int32Array | undefined,
+  forbidden: readonly number[],
+  vocabSize: number,
+): void {
+  const distinct = new Set(forbidden);
+  const isOneLeft =
+    allowed === undefined ? distinct.size < vocabSize : allowed.some((token) => !distinct.has(token));
+  if (isOneLeft) return;
+  const names = answers.map(({ name }) => `'${name}'`).join(' and ');
+  const message = `logits processor ${names} leaves no token that may come next; with allowed_token_ids, bad_words and min_tokens of the request, at least one must be left`;
+  throw new TenonError('internal.extension-failed', message);
+}
+
+function checkEdits(name: string, edits: LogitsEdits, vocabSize: number): void {
+  if (typeof edits !== 'object') throw wrong(name, `answered ${shown(edits)}`, 'an object, or undefined');
+  for (const field of Object.keys(edits)) {
+    if (!['allowed', 'suppress', 'bias'].includes(field))
+      throw wrong(name, `answered a field '${field}'`, 'allowed, suppress or bias');
+  }
+  checkTokens(name, 'allowed', edits.allowed, vocabSize);
+  checkTokens(name, 'suppress', edits.suppress, vocabSize);
+  checkBias(name, edits.bias, vocabSize);
+}
+
+function checkTokens(name: string, field: string, list: TokenList | undefined, vocabSize: number): void {
+  if (list === undefined) return;
+  if (!Array.isArray(list) && !(list instanceof Int32Array))
+    throw wrong(name, `answered ${field} ${shown(list)}`, 'a list of token ids');
+  for (let i = 0; i < list.length; i++) checkToken(name, field, list[i]!, vocabSize);
+}
+
+function checkToken(name: string, field: string, token: number, vocabSize: number): void {
+  if (Number.isInteger(token) && token >= 0 && token < vocabSize) return;
+  throw wrong(name, `answered the token ${shown(token)} in ${field}`, `an id from 0 to ${vocabSize - 1}`);
+}
+
+function checkBias(name: string, bias: LogitsEdits['bias'], vocabSize: number): void {
+  if (bias === undefined) return;
+  if (!Array.isArray(bias)) throw wrong(name, `answered bias ${shown(bias)}`, 'a list of [token id, value]');
+  for (const pair of bias as readonly unknown[]) {
+    if (!Array.isArray(pair) || pair.length !== 2)
+      throw wrong(name, `answered ${shown(pair)} in bias`, '[token id, value]');
+    const [token, value] = pair as [number, number];
+    checkToken(name, 'bias', token, vocabSize);
+    if (!Number.isFinite(Math.fround(value)))
+      throw wrong(name, `answered the bias ${shown(value)} of token ${token}`, 'a finite number');
+  }
+}
+
+function wrong(name: string, what: string, expected: string): TenonError {
+  return new TenonError(
+    'internal.extension-failed',
+    `logits processor '${name}' ${what}; expected ${expected}`,
+  );
+}
+
+function shown(value: unknown): string {
+  return typeof value === 'object' && value !== null ? (JSON.stringify(value) ?? 'an object') : String(value);
+}
