@@ -4,14 +4,15 @@ export default defineConfig({
   entry: {
     index: 'src/index.ts',
     'backend/index': 'src/backend/index.ts',
+    'backend/host': 'src/backend/host.ts',
     'conformance/index': 'src/conformance/index.ts',
     'extensions/index': 'src/extensions/index.ts',
     'cli/main': 'src/cli/main.ts',
     // What `bench/` measures with; not exported.
     'benchmark/index': 'src/benchmark/index.ts',
     'engine/engine-thread': 'src/engine/engine-thread.ts',
-    'tokenizer/tokenizer-thread': 'src/tokenizer/tokenizer-thread.ts',
     'plugins/stat-logger-thread': 'src/plugins/stat-logger-thread.ts',
+    'tokenizer/tokenizer-thread': 'src/tokenizer/tokenizer-thread.ts',
   },
   format: 'esm',
   target: 'node20',
@@ -19,6 +20,7 @@ export default defineConfig({
     entry: {
       index: 'src/index.ts',
       'backend/index': 'src/backend/index.ts',
+      'backend/host': 'src/backend/host.ts',
       'conformance/index': 'src/conformance/index.ts',
       'extensions/index': 'src/extensions/index.ts',
     },
