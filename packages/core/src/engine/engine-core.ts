@@ -1,6 +1,7 @@
 import type { BackendFailure, Executable } from '../backend/index.js';
+import type { CaptureKeys } from '../batch/capture-keys.js';
 import { StepResult } from '../batch/step-result.js';
-import { StepWriter } from '../batch/step-writer.js';
+import { StepWriter, type StepWriterOptions } from '../batch/step-writer.js';
 import { asTenonError, invariant, TenonError } from '../errors.js';
 import { KvCacheManager } from '../kv-cache/kv-cache-manager.js';
 import { withSeed, type SamplerRow } from '../sampling/sampler-row.js';
@@ -26,6 +27,22 @@ export interface EngineCoreOptions {
   readonly maxUnreadOutputs: number;
   readonly tokenBuckets: readonly number[];
   readonly logitsProcessors?: LogitsProcessors | undefined;
+  readonly decodeBuckets?: readonly number[];
+  /** Steps whose shape recurs bear a key of it; absent: none do. */
+  readonly captureKeys?: CaptureKeys;
+  /** Every prompt is computed from its first token on: nothing computed for another may stand in. */
+  readonly wholePrompts?: boolean;
+}
+
+export function stepWriterOptions({
+  scheduler,
+  tokenBuckets,
+  decodeBuckets,
+  captureKeys,
+  blockSize,
+}: EngineCoreOptions): StepWriterOptions {
+  const { maxNumSeqs, maxNumBatchedTokens } = scheduler;
+  return { maxNumSeqs, maxNumBatchedTokens, tokenBuckets, decodeBuckets, captureKeys, blockSize };
 }
 
 /** A place for one step in flight. */
@@ -75,15 +92,9 @@ export class EngineCore {
     this.#send = send;
     this.#kv = new KvCacheManager(options);
     this.#scheduler = new Scheduler(options.scheduler, this.#kv);
-    const { maxNumSeqs, maxNumBatchedTokens } = options.scheduler;
-    const writerOptions = {
-      maxNumSeqs,
-      maxNumBatchedTokens,
-      tokenBuckets: options.tokenBuckets,
-      blockSize: options.blockSize,
-    };
+    const writerOptions = stepWriterOptions(options);
     this.#lanes = Array.from({ length: options.stepsInFlight }, () => ({
-      step: new ScheduledStep(maxNumSeqs),
+      step: new ScheduledStep(options.scheduler.maxNumSeqs),
       writer: new StepWriter(writerOptions),
       result: new StepResult(),
       stepId: 0,
@@ -177,6 +188,7 @@ export class EngineCore {
 
   /** Without prefix caching, the sequences of one request still share their prompt, under a key of their own. */
   #extraKey({ cacheSalt, n, firstSequenceId, promptTokenIds }: CoreRequest): string | undefined {
+    if (this.#options.wholePrompts === true) return undefined;
     if (!this.#options.enablePrefixCaching) return n > 1 ? `request:${firstSequenceId}` : undefined;
     const length =
       promptTokenIds.length > this.#options.sharedPromptLength ? `length:${promptTokenIds.length};` : '';
@@ -237,7 +249,7 @@ export class EngineCore {
     lane.stepId = ++this.#numSteps;
     const failures = this.#options.logitsProcessors === undefined ? [] : this.#processLogits(lane.step);
     const words = lane.writer.write(lane.step, lane.stepId);
-    const result = lane.result.prepare(lane.step.numLogitRows, lane.step.maxTopLogprobs);
+    const result = lane.result.prepare(lane.writer.numLogitRows, lane.step.maxTopLogprobs);
     this.#reportStarted(lane.step);
     for (const { sequence, error } of failures) this.#failSequence(sequence, error);
     this.#numInFlight++;

@@ -1,8 +1,10 @@
 /** Everything below the scheduler: chooses the device, sizes the run, loads the model, and runs the core on it. */
+import { setTimeout } from 'node:timers/promises';
 import {
   type Backend, type BackendModule, type DeviceGroup, type DeviceInfo, type Dtype, type Host, type Plan,
   type SchedulingConstraints,
 } from '../backend/index.js'; // prettier-ignore
+import { CaptureKeys } from '../batch/capture-keys.js';
 import { modelLength } from '../config/model-length.js';
 import {
   resolveKvSize,
@@ -13,16 +15,17 @@ import {
 import type { EngineConfig } from '../config/engine-options.js';
 import { asTenonError, TenonError } from '../errors.js';
 import type { ModelConfig } from '../models/model-config.js';
+import type { ModelOrigin } from '../models/model-origin.js';
 import { chooseDevice, pickDevice, type ChosenDevice } from '../plugins/choose-device.js';
 import { discoverBackends } from '../plugins/discover.js';
-import type { ModelOrigin } from '../models/model-origin.js';
+import { loadModelExtension } from '../plugins/model-extensions.js';
 import { buildPlan } from '../program/build-plan.js';
 import { explain, numElements, planBytes } from '../program/explain.js';
-import { loadModelExtension } from '../plugins/model-extensions.js';
 import type { Checkpoint } from '../weights/checkpoint.js';
 import { requireTensors } from '../weights/require-tensors.js';
 import type { FromCore, ToCore } from './core-messages.js';
-import { EngineCore, type EngineCoreOptions } from './engine-core.js';
+import { EngineCore, stepWriterOptions, type EngineCoreOptions } from './engine-core.js';
+import { WarmUp } from './warm-up.js';
 import { loadLogitsProcessors } from './load-logits-processors.js';
 import { LogitsProcessors, type NamedProcessor } from './logits-processors.js';
 import type { LoadedLogitsProcessor } from './types.js';
@@ -30,14 +33,14 @@ import type { LoadedLogitsProcessor } from './types.js';
 export interface RuntimeOptions {
   readonly config: EngineConfig;
   readonly model: ModelConfig;
+  /** The package that the model's code comes from, if not from Tenon itself. */
+  readonly modelOrigin?: ModelOrigin | undefined;
   /** Where the search for backends begins. */
   readonly root: string;
 }
 
 export interface RuntimeHost extends Host {
   /** A backend given as an object, instead of a search. */
-  /** The package that the model's code comes from, if not from Tenon itself. */
-  readonly modelOrigin?: ModelOrigin | undefined;
   readonly backend?: BackendModule;
   readonly onProgress?: (loadedBytes: number, totalBytes: number) => void;
 }
@@ -74,6 +77,9 @@ export interface Runtime {
 /** Enough that the main thread's pauses are not felt. */
 const maxUnreadOutputs = 8;
 
+/** Long enough for freeing what a model takes. */
+const closeTimeoutMs = 5000;
+
 /** Words that a step's result may have (64 MiB), as long as one row of the whole vocabulary needs no more. */
 const maxResultWords = 1 << 24;
 
@@ -92,9 +98,16 @@ export async function startRuntime(
     const { plan, info } = sizeRun(options, chosen, draft, processors);
     return await load(options, info, plan, group, weights, host, send, processors);
   } catch (error) {
-    await group.close();
+    await closeOrLeave(group);
     throw error;
   }
+}
+
+/** A device that hangs may never close. */
+async function closeOrLeave(group: DeviceGroup): Promise<void> {
+  const limit = new AbortController();
+  await Promise.race([group.close(), setTimeout(closeTimeoutMs, undefined, { signal: limit.signal })]);
+  limit.abort();
 }
 
 /**
@@ -158,11 +171,12 @@ interface DraftRun {
 }
 
 async function draftRun(
-  { config, model }: RuntimeOptions,
+  { config, model, modelOrigin }: RuntimeOptions,
   { device }: ChosenDevice,
   group: DeviceGroup,
   { locations }: ModelWeights,
 ): Promise<DraftRun> {
+  const foreign = modelOrigin === undefined ? undefined : await loadModelExtension(modelOrigin);
   const dtype = chooseDtype(config, device);
   const wantedLength = typeof config.maxModelLen === 'number' ? config.maxModelLen : modelLength(model);
   const limits = resolveStepLimits(config, group.constraints, device, wantedLength);
@@ -182,7 +196,7 @@ async function draftRun(
     group,
     planLimits,
     config.unpacksWeights ? new Map() : locations,
-  const foreign = modelOrigin === undefined ? undefined : await loadModelExtension(modelOrigin);
+    foreign?.record,
   );
   const blockBytes = plan.kvLayers.reduce((sum, layer) => sum + group.kvBlockBytes(layer, blockSize), 0);
   return { plan, explanation: explain(plan, negotiation), dtype, limits, blockBytes };
@@ -190,7 +204,7 @@ async function draftRun(
 
 /** The plan, with as many KV blocks as there is memory for. */
 function sizeRun(
-  { config, model, modelOrigin }: RuntimeOptions,
+  { config, model }: RuntimeOptions,
   { backend, device }: ChosenDevice,
   { plan, explanation, dtype, limits, blockBytes }: DraftRun,
   processors: readonly NamedProcessor[] = [],
@@ -203,7 +217,6 @@ function sizeRun(
     blockBytes,
     blockSize: limits.blockSize,
     maxNumSeqs: limits.maxNumSeqs,
-    foreign?.record,
     modelLength: modelLength(model),
   });
   const info: RuntimeInfo = {
@@ -244,11 +257,14 @@ async function load(
         ? undefined
         : new LogitsProcessors(processors, options.model.vocabSize, info.maxModelLen),
   };
+  const warmUp = new WarmUp(stepWriterOptions(engineOptions), info.stepTimeoutMs);
   let core: EngineCore | undefined;
   const executable = await group.load(plan, weights, {
     onProgress: host.onProgress,
-    onStepDone: (stepId, error) => core?.stepDone(stepId, error),
+    onStepDone: (stepId, error) =>
+      core === undefined ? warmUp.stepDone(error) : core.stepDone(stepId, error),
   });
+  if (group.constraints.warmup === true) await warmUp.run(executable);
   const running = new EngineCore(engineOptions, executable, send);
   core = running;
   const free = async (): Promise<void> => {
@@ -274,7 +290,7 @@ function coreOptions(
       maxNumSeqs: limits.maxNumSeqs,
       maxNumBatchedTokens: limits.maxNumBatchedTokens,
       maxPromptTokensBesideDecodes: limits.maxPromptTokensBesideDecodes,
-      enableChunkedPrefill: config.enableChunkedPrefill,
+      enableChunkedPrefill: limits.enableChunkedPrefill,
       longPrefillTokenThreshold: limits.longPrefillTokenThreshold,
       mixedPrefillDecode: constraints.mixedPrefillDecode,
       maxResultWords: Math.max(maxResultWords, 3 + 2 * model.vocabSize),
@@ -290,5 +306,8 @@ function coreOptions(
     stepsInFlight: limits.stepsInFlight,
     maxUnreadOutputs,
     tokenBuckets: constraints.tokenBuckets,
+    decodeBuckets: constraints.decodeBuckets ?? [],
+    captureKeys: constraints.capture === true ? new CaptureKeys() : undefined,
+    wholePrompts: constraints.chunkedPrefill === false,
   };
 }

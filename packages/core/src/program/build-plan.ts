@@ -69,7 +69,7 @@ export async function planProgram(
   const signatures = chosen.ops.map((op) => signatureOf(chosen, op));
   requireAll(signatures, answerTo);
   return {
-    plan: lower(chosen, limits, { tokenBuckets: group.constraints.tokenBuckets }),
+    plan: lower(chosen, limits, group.constraints),
     negotiation: {
       answers: signatures.map((signature) => answerTo(signature)!),
       declined: declinedOf(fullyFused, answerTo),
