@@ -166,6 +166,10 @@ export const optionTable: readonly OptionRow[] = [
     default: '60, more on a CPU',
     min: 0,
   }),
+  scheduling('load-timeout', 'number', 'seconds without progress until a load counts as hung; 0: never', {
+    default: '600',
+    min: 0,
+  }),
   scheduling('watermark', 'number', 'share of blocks that admitting a request leaves free', {
     default: '0.01',
   }),

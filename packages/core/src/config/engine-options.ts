@@ -31,6 +31,8 @@ export interface EngineOptions {
   readonly maxNumWaitingRequests?: number;
   /** Seconds that a step may take before the device counts as lost; 0: any time. By default a minute, on a CPU what its work may take. */
   readonly stepTimeout?: number;
+  /** Seconds without progress of a load before the device counts as hung; 0: any time. By default 10 minutes. */
+  readonly loadTimeout?: number;
   /** Schedule the next steps while one runs. */
   readonly asyncScheduling?: boolean;
   /** Share of KV blocks that admitting a request leaves free, while others run. */
@@ -82,6 +84,7 @@ export interface EngineConfig {
   readonly maxNumWaitingRequests: number;
   /** Seconds; undefined: what suits the device and the model; Infinity: any time. */
   readonly stepTimeout: number | undefined;
+  readonly loadTimeout: number;
   readonly asyncScheduling: boolean;
   readonly watermark: number;
   readonly seed: number | undefined;
@@ -106,6 +109,7 @@ const optionNames: readonly string[] = [
   'dtype', 'quantization', 'maxModelLen', 'blockSize', 'gpuMemoryUtilization', 'kvCacheMemoryBytes', 'numGpuBlocksOverride', 'maxNumSeqs',
   'maxNumBatchedTokens', 'enablePrefixCaching', 'enableChunkedPrefill', 'longPrefillTokenThreshold', 'schedulingPolicy', 'maxNumWaitingRequests',
   'stepTimeout',
+  'loadTimeout',
   'asyncScheduling', 'watermark', 'seed', 'maxLogprobs', 'logprobsMode', 'skipTokenizerInit', 'servedModelName', 'tokenizer',
   'revision', 'downloadDir', 'device', 'generationConfig', 'hfOverrides', 'numThreads', 'plugins', 'logitsProcessors',
 ] satisfies readonly (keyof EngineOptions)[]; // prettier-ignore
@@ -149,6 +153,7 @@ export function parseEngineOptions(options: EngineOptions): EngineConfig {
     ] as const),
     maxNumWaitingRequests: count('maxNumWaitingRequests', options.maxNumWaitingRequests, 1) ?? Infinity,
     stepTimeout: seconds('stepTimeout', options.stepTimeout),
+    loadTimeout: seconds('loadTimeout', options.loadTimeout) ?? 600,
     asyncScheduling: flag('asyncScheduling', options.asyncScheduling ?? true),
     watermark: share('watermark', options.watermark ?? 0.01, { open: false }),
     seed: integer('seed', options.seed),

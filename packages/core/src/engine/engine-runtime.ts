@@ -25,6 +25,7 @@ import type { Checkpoint } from '../weights/checkpoint.js';
 import { requireTensors } from '../weights/require-tensors.js';
 import type { FromCore, ToCore } from './core-messages.js';
 import { EngineCore, stepWriterOptions, type EngineCoreOptions } from './engine-core.js';
+import { LoadWatch } from './load-watch.js';
 import { WarmUp } from './warm-up.js';
 import { loadLogitsProcessors } from './load-logits-processors.js';
 import { LogitsProcessors, type NamedProcessor } from './logits-processors.js';
@@ -230,9 +231,8 @@ function sizeRun(
     kvBytes: size.numBlocks * blockBytes,
     stepTimeoutMs: resolveStepTimeoutMs(
       config,
-      device,
+      limits,
       plan.weights.reduce((sum, weight) => sum + numElements(weight), 0),
-      limits.maxNumBatchedTokens,
     ),
     logitsProcessors: processors.map(({ name, extension }) => ({ name, args: [...extension.args] })),
     explanation,
@@ -258,12 +258,17 @@ async function load(
         : new LogitsProcessors(processors, options.model.vocabSize, info.maxModelLen),
   };
   const warmUp = new WarmUp(stepWriterOptions(engineOptions), info.stepTimeoutMs);
+  const watch = new LoadWatch(options.config.loadTimeout * 1000);
   let core: EngineCore | undefined;
-  const executable = await group.load(plan, weights, {
-    onProgress: host.onProgress,
+  const loading = group.load(plan, weights, {
+    onProgress: (loadedBytes, totalBytes) => {
+      watch.progress();
+      host.onProgress?.(loadedBytes, totalBytes);
+    },
     onStepDone: (stepId, error) =>
       core === undefined ? warmUp.stepDone(error) : core.stepDone(stepId, error),
   });
+  const executable = await watch.wait(loading);
   if (group.constraints.warmup === true) await warmUp.run(executable);
   const running = new EngineCore(engineOptions, executable, send);
   core = running;
