@@ -1,11 +1,9 @@
 /** @tenon/backend-cpu: the CPU as a Tenon backend. */
-import type { BackendModule } from '@tenon/core/backend';
-import { CpuBackend } from './backend.js';
-import { loadBinding } from './load-binding.js';
+import { nativeBackend } from '@tenon/core/backend';
 
-const backend: BackendModule = {
-  api: { major: 1, minor: 0, features: [] },
-  create: () => new CpuBackend(loadBinding()),
-};
-
-export default backend;
+export default nativeBackend({
+  id: 'cpu',
+  owner: 'tenon',
+  addon: 'tenon_cpu',
+  packageJson: new URL('../package.json', import.meta.url),
+});

@@ -7,8 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import { weightSchemeNames, type WeightScheme } from '../../core/src/backend/index.js';
 import { errorCodes } from '../../core/src/errors.js';
-import { CpuBackend } from '../src/backend.js';
-import { loadBinding } from '../src/load-binding.js';
+import module from '../src/index.js';
 // @ts-expect-error: plain JavaScript, since child processes and workers run it too
 import { openTiny, rowsOf, tinyPlan, tinyResult, tinyStep, writeTable } from './fixtures/tiny-plan.mjs';
 import { nativeTest } from './native-test.js';
@@ -16,7 +15,7 @@ import { nativeTest } from './native-test.js';
 const folder = mkdtempSync(join(tmpdir(), 'tenon-addon-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 const table = join(folder, 'table');
-const backend = new CpuBackend(loadBinding());
+const backend = module.create({ log() {} });
 const row = (token: number): number[] => [0, 1, 2, 3].map((i) => token * 10 + i);
 
 it('passes the native tests of the SDK and the runtime', () => {
@@ -36,13 +35,15 @@ it('shows other addons nothing but the entry points of Node-API', () => {
 describe('the device', () => {
   it('says what it is and how much memory it may use', async () => {
     const [device] = await backend.devices();
-    expect(device).toMatchObject({ id: 'cpu:0', class: 'cpu', usable: true, preferredDtype: 'bf16' });
+    expect(device).toMatchObject({ id: 'cpu:0', class: 'cpu', usable: true, preferredDtype: 'bf16', memoryIsShared: true }); // prettier-ignore
     expect(device!.memoryBytes).toBeGreaterThan(2 ** 28);
     expect(device!.freeBytes).toBeLessThanOrEqual(device!.memoryBytes);
     expect(Number(backend.info.runtime.threads)).toBeGreaterThan(0);
   });
 
   it('is the only one, and says so', async () => {
+    const parallel = { rank: 1, size: 2, groupId: 'pair' };
+    await expect(backend.open(['cpu:0'], { parallel })).rejects.toMatchObject({ code: 'config.invalid-option' }); // prettier-ignore
     await expect(backend.open(['cpu:1'], {})).rejects.toMatchObject({ code: 'config.device-not-found' });
     await expect(backend.open(['cpu:0'], { numThreads: 5000 })).rejects.toMatchObject({ code: 'config.invalid-option' }); // prettier-ignore
   });
@@ -76,7 +77,8 @@ describe('the device', () => {
     expect(answers[0]!.kernel).toBe(`rope ${backend.info.runtime.isa}`);
     expect(answers[1]!.reason).toBe('headDim 7; even numbers up to 256 are supported');
     expect(batchInvariant).toBe(true);
-    expect(group.constraints).toMatchObject({ blockSizes: [32, 16, 64, 128], stepsInFlight: 2 });
+    expect(group.constraints).toMatchObject({ blockSizes: [32, 16, 64, 128], stepsInFlight: 2, preferredSeqs: 128, slowestOperationsPerSecond: 5e9 }); // prettier-ignore
+    expect(group.constraints.preferredPromptTokensBesideDecodes).toBe(group.constraints.preferredBatchedTokens / 4); // prettier-ignore
     expect(group.kvBlockBytes({ numKvHeads: 3, headDim: 64, dtype: 'bf16' }, 32)).toBe(2 * 3 * 64 * 32 * 2);
     await group.close();
   });
@@ -177,12 +179,6 @@ describe('loading', () => {
     const error = await group.load({ ...tinyPlan(), weights: [] }, writeTable(table), { onStepDone: () => {} }).catch((e: unknown) => e); // prettier-ignore
     expect(Object.keys(errorCodes)).toContain((error as { code: string }).code);
     await group.close();
-  });
-
-  it('says what to do where the addon is missing or is no addon', () => {
-    expect(() => loadBinding(join(folder, 'none.node'))).toThrow(expect.objectContaining({ code: 'backend.load-failed', message: expect.stringContaining('npm run build') })); // prettier-ignore
-    writeTable(join(folder, 'bad.node'));
-    expect(() => loadBinding(join(folder, 'bad.node'))).toThrow(expect.objectContaining({ code: 'backend.load-failed' })); // prettier-ignore
   });
 });
 

@@ -10,11 +10,10 @@ import { Interpreter } from '../../core/src/program/reference/interpreter.js';
 import { roundTo } from '../../core/src/program/reference/rounding.js';
 import type { Checkpoint } from '../../core/src/weights/checkpoint.js';
 import { encodeStep, type PlainStep } from '../../core/tests/support/plain-step.js';
-import { CpuBackend } from '../src/backend.js';
-import { loadBinding } from '../src/load-binding.js';
+import backend from '../src/index.js';
 
 export async function openCpu(numThreads?: number): Promise<DeviceGroup> {
-  return new CpuBackend(loadBinding()).open(['cpu:0'], { numThreads });
+  return backend.create({ log() {} }).open(['cpu:0'], { numThreads });
 }
 
 /** The plan with every activation among its outputs. */

@@ -1,24 +1,34 @@
 /** What an application that installs the package meets: a build that downloads nothing, and an error that names its command. */
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { afterAll, expect, it } from 'vitest';
-import { loadBinding } from '../src/load-binding.js';
+import { nativeBackend } from '../../core/src/backend/index.js';
 
 const packageFolder = fileURLToPath(new URL('..', import.meta.url));
 const home = mkdtempSync(join(tmpdir(), 'tenon-home-'));
 afterAll(() => rmSync(home, { recursive: true }));
 
-it('names the command that builds the addon where it is not built', () => {
-  expect(() => loadBinding(join(home, 'tenon_cpu.node'))).toThrow(
-    expect.objectContaining({
-      code: 'backend.load-failed',
-      message: expect.stringContaining('npm explore @tenon/backend-cpu -- npm run build:native'),
-    }),
+it('names the command that builds the addon where it is not built, and what is no addon', () => {
+  const packageJson = join(home, 'package.json');
+  copyFileSync(join(packageFolder, 'package.json'), packageJson);
+  const module = nativeBackend({
+    id: 'cpu',
+    owner: 'tenon',
+    addon: 'tenon_cpu',
+    packageJson: pathToFileURL(packageJson),
+  });
+  const failure = (text: string) =>
+    expect.objectContaining({ code: 'backend.load-failed', message: expect.stringContaining(text) });
+  expect(() => module.create({ log() {} })).toThrow(
+    failure('npm explore @tenon/backend-cpu -- npm run build:native'),
   );
+  mkdirSync(join(home, 'native/build/Release'), { recursive: true });
+  writeFileSync(join(home, 'native/build/Release/tenon_cpu.node'), 'text');
+  expect(() => module.create({ log() {} })).toThrow(failure('cannot be loaded'));
   const { scripts } = JSON.parse(readFileSync(join(packageFolder, 'package.json'), 'utf8'));
   expect(scripts['build:native']).toMatch(/^cmake-js compile --directory native /);
 });

@@ -5,7 +5,7 @@ import { parseEngineOptions } from './engine-options.js';
 
 const gib = 2 ** 30;
 const needs: MemoryNeeds = {
-  device: { class: 'cpu', id: 'cpu:0', freeBytes: 16 * gib },
+  device: { id: 'npu:0', freeBytes: 16 * gib, memoryIsShared: true },
   weightsBytes: gib,
   arenaBytes: 2 ** 26,
   blockBytes: 2 ** 20,
@@ -19,8 +19,8 @@ const constraints: SchedulingConstraints = {
   mixedPrefillDecode: true,
   stepsInFlight: 2,
   preferredBatchedTokens: 512,
+  preferredSeqs: 128,
 };
-const cpu = { class: 'cpu' } as const;
 
 describe('parseEngineOptions', () => {
   it('names option, value and what was expected', () => {
@@ -47,38 +47,41 @@ describe('parseEngineOptions', () => {
 
 describe('resolveStepLimits', () => {
   it("takes the device's defaults and stays within its limits", () => {
-    expect(resolveStepLimits(parseEngineOptions({}), constraints, cpu, 8192)).toMatchObject({
+    expect(resolveStepLimits(parseEngineOptions({}), constraints, 8192)).toMatchObject({
       blockSize: 16,
       maxNumSeqs: 128,
       maxNumBatchedTokens: 512,
       stepsInFlight: 2,
     });
     const tight = { ...constraints, maxSeqs: 4, tokenBuckets: [4, 64] };
-    expect(resolveStepLimits(parseEngineOptions({}), tight, cpu, 8192)).toMatchObject({
+    expect(resolveStepLimits(parseEngineOptions({}), tight, 8192)).toMatchObject({
       maxNumSeqs: 4,
       maxNumBatchedTokens: 64,
     });
-    expect(() => resolveStepLimits(parseEngineOptions({ maxNumSeqs: 5 }), tight, cpu, 8192)).toThrow(
+    expect(() => resolveStepLimits(parseEngineOptions({ maxNumSeqs: 5 }), tight, 8192)).toThrow(
       'option maxNumSeqs is 5; expected at most 4 on this device',
     );
-    expect(() => resolveStepLimits(parseEngineOptions({ blockSize: 8 }), tight, cpu, 8192)).toThrow(
+    expect(() => resolveStepLimits(parseEngineOptions({ blockSize: 8 }), tight, 8192)).toThrow(
       'expected one that the device takes: 16, 32',
     );
   });
 
-  it('reads less of a prompt at once where a CPU answers others meanwhile', () => {
-    const limits = (device: { class: 'cpu' | 'gpu' }, maxNumBatchedTokens?: number) =>
-      resolveStepLimits(parseEngineOptions({ maxNumBatchedTokens }), constraints, device, 8192)
-        .maxPromptTokensBesideDecodes;
-    expect([limits(cpu), limits(cpu, 2000), limits({ class: 'gpu' })]).toEqual([128, 500, Infinity]);
+  it('reads as much less of a prompt as the device prefers while others are answered', () => {
+    const limits = (preferredPromptTokensBesideDecodes?: number, maxNumBatchedTokens?: number) =>
+      resolveStepLimits(
+        parseEngineOptions({ maxNumBatchedTokens }),
+        { ...constraints, ...(preferredPromptTokensBesideDecodes && { preferredPromptTokensBesideDecodes }) },
+        8192,
+      ).maxPromptTokensBesideDecodes;
+    expect([limits(128), limits(128, 2000), limits()]).toEqual([128, 500, Infinity]);
   });
 
   it('gives every sequence a token per step, and whole prompts room when they may not be split', () => {
     expect(() =>
-      resolveStepLimits(parseEngineOptions({ maxNumBatchedTokens: 64 }), constraints, cpu, 8192),
+      resolveStepLimits(parseEngineOptions({ maxNumBatchedTokens: 64 }), constraints, 8192),
     ).toThrow(/at least maxNumSeqs \(128\)/);
     const whole = parseEngineOptions({ enableChunkedPrefill: false });
-    expect(resolveStepLimits(whole, constraints, cpu, 8192).maxNumBatchedTokens).toBe(8192);
+    expect(resolveStepLimits(whole, constraints, 8192).maxNumBatchedTokens).toBe(8192);
   });
 });
 
@@ -87,8 +90,8 @@ describe('resolveKvSize', () => {
     expect(resolveKvSize(parseEngineOptions({}), needs).numBlocks).toBe(2048);
     const large = { ...needs, device: { ...needs.device, freeBytes: 512 * gib } };
     expect(resolveKvSize(parseEngineOptions({}), large).numBlocks).toBe(32 * 1024);
-    const gpu = { ...needs, device: { ...needs.device, class: 'gpu' as const } };
-    expect(resolveKvSize(parseEngineOptions({}), gpu).numBlocks).toBe(
+    const own = { ...needs, device: { ...needs.device, memoryIsShared: false } };
+    expect(resolveKvSize(parseEngineOptions({}), own).numBlocks).toBe(
       Math.floor(16 * 1024 * 0.92 - 1024 - 64),
     );
   });
@@ -139,19 +142,28 @@ describe('resolveKvSize', () => {
 });
 
 describe('resolveStepTimeoutMs', () => {
-  const timeout = (device: { class: 'cpu' | 'gpu' }, numWeights: number, stepTimeout?: number) =>
-    resolveStepTimeoutMs(parseEngineOptions({ stepTimeout }), device, numWeights, 512);
+  const slow = 5e9;
+  const timeout = (
+    slowestOperationsPerSecond: number | undefined,
+    numWeights: number,
+    stepTimeout?: number,
+  ): number =>
+    resolveStepTimeoutMs(
+      parseEngineOptions({ stepTimeout }),
+      { slowestOperationsPerSecond, maxNumBatchedTokens: 512 },
+      numWeights,
+    );
 
-  it('is a minute, and on a CPU as much more as a large model may need', () => {
-    expect(timeout({ class: 'gpu' }, 8e9)).toBe(60_000);
-    expect(timeout(cpu, 6e6) / 60_000).toBeCloseTo(1, 1);
-    expect(timeout(cpu, 8e9) / 60_000).toBeGreaterThan(20);
+  it('is a minute, and on a slow device as much more as a large model may need', () => {
+    expect(timeout(undefined, 8e9)).toBe(60_000);
+    expect(timeout(slow, 6e6) / 60_000).toBeCloseTo(1, 1);
+    expect(timeout(slow, 8e9) / 60_000).toBeGreaterThan(20);
   });
 
   it('is what was asked for, 0 being for ever', () => {
-    expect(timeout(cpu, 8e9, 2.5)).toBe(2500);
-    expect(timeout(cpu, 8e9, 0)).toBe(Infinity);
-    expect(() => timeout(cpu, 8e9, -1)).toThrow(
+    expect(timeout(slow, 8e9, 2.5)).toBe(2500);
+    expect(timeout(slow, 8e9, 0)).toBe(Infinity);
+    expect(() => timeout(slow, 8e9, -1)).toThrow(
       'option stepTimeout is -1; expected 0 or seconds up to 604800',
     );
   });

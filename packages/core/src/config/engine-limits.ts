@@ -4,6 +4,7 @@ import { TenonError } from '../errors.js';
 import type { EngineConfig } from './engine-options.js';
 
 const gib = 2 ** 30;
+const defaultMaxNumSeqs = 256;
 
 export interface StepLimits {
   readonly blockSize: number;
@@ -12,6 +13,8 @@ export interface StepLimits {
   /** Tokens of prompts at most where requests that are answering wait for the step. */
   readonly maxPromptTokensBesideDecodes: number;
   readonly longPrefillTokenThreshold: number;
+  /** Of the device; absent: steps take seconds at most. */
+  readonly slowestOperationsPerSecond: number | undefined;
   readonly enableChunkedPrefill: boolean;
   readonly stepsInFlight: number;
 }
@@ -20,12 +23,12 @@ export interface StepLimits {
 export function resolveStepLimits(
   config: EngineConfig,
   constraints: SchedulingConstraints,
-  device: Pick<DeviceInfo, 'class'>,
   maxModelLen: number,
 ): StepLimits {
   const mostSeqs = Math.min(constraints.maxSeqs ?? Infinity, constraints.decodeBuckets?.at(-1) ?? Infinity);
-  const preferredSeqs = constraints.preferredSeqs ?? (device.class === 'cpu' ? 128 : 256);
-  const maxNumSeqs = atMost('maxNumSeqs', config.maxNumSeqs, mostSeqs) ?? Math.min(preferredSeqs, mostSeqs);
+  const maxNumSeqs =
+    atMost('maxNumSeqs', config.maxNumSeqs, mostSeqs) ??
+    Math.min(constraints.preferredSeqs ?? defaultMaxNumSeqs, mostSeqs);
   const mostTokens = Math.min(constraints.maxTokens ?? Infinity, constraints.tokenBuckets.at(-1) ?? Infinity);
   const enableChunkedPrefill = config.enableChunkedPrefill && constraints.chunkedPrefill !== false;
   const preferred = Math.max(constraints.preferredBatchedTokens, maxNumSeqs);
@@ -46,12 +49,21 @@ export function resolveStepLimits(
     blockSize: chooseBlockSize(config.blockSize, constraints, maxModelLen),
     maxNumSeqs,
     maxNumBatchedTokens,
-    // A CPU takes a third of a second for a full step; a quarter of it is nearly as efficient (docs/decisions/0013).
-    maxPromptTokensBesideDecodes: device.class === 'cpu' ? Math.ceil(maxNumBatchedTokens / 4) : Infinity,
+    maxPromptTokensBesideDecodes: promptTokensBesideDecodes(constraints, maxNumBatchedTokens),
     longPrefillTokenThreshold: minChunk(config.longPrefillTokenThreshold, constraints.mixedPrefillDecode),
+    slowestOperationsPerSecond: constraints.slowestOperationsPerSecond,
     enableChunkedPrefill,
     stepsInFlight: config.asyncScheduling ? constraints.stepsInFlight : 1,
   };
+}
+
+/** The part of a step that the device prefers, of steps of any size (docs/decisions/0013). */
+function promptTokensBesideDecodes(
+  { preferredPromptTokensBesideDecodes, preferredBatchedTokens }: SchedulingConstraints,
+  maxNumBatchedTokens: number,
+): number {
+  if (preferredPromptTokensBesideDecodes === undefined) return Infinity;
+  return Math.ceil((maxNumBatchedTokens * preferredPromptTokensBesideDecodes) / preferredBatchedTokens);
 }
 
 /** Where prompts and single tokens don't mix, a chunk of one token would count as the latter. */
@@ -108,26 +120,24 @@ function atMost(option: string, value: number | undefined, most: number | undefi
 }
 
 const baseTimeoutMs = 60_000;
-/** 5 GFLOP/s: less than one core does with the plainest kernels. */
-const slowestOperationsPerMs = 5e6;
 
 /**
- * Milliseconds after which a step counts as hung. A CPU computes a step's tokens for about 2 operations per weight and token,
- * which takes minutes for a large model; accelerators take seconds at most.
+ * Milliseconds after which a step counts as hung. A step takes about 2 operations per weight and token: minutes for a large
+ * model on a slow device.
  */
 export function resolveStepTimeoutMs(
   { stepTimeout }: Pick<EngineConfig, 'stepTimeout'>,
-  device: Pick<DeviceInfo, 'class'>,
+  limits: Pick<StepLimits, 'slowestOperationsPerSecond' | 'maxNumBatchedTokens'>,
   numWeights: number,
-  maxNumBatchedTokens: number,
 ): number {
   if (stepTimeout !== undefined) return stepTimeout * 1000;
-  if (device.class !== 'cpu') return baseTimeoutMs;
-  return baseTimeoutMs + (2 * numWeights * maxNumBatchedTokens) / slowestOperationsPerMs;
+  if (limits.slowestOperationsPerSecond === undefined) return baseTimeoutMs;
+  const operations = 2 * numWeights * limits.maxNumBatchedTokens;
+  return baseTimeoutMs + (1000 * operations) / limits.slowestOperationsPerSecond;
 }
 
 export interface MemoryNeeds {
-  readonly device: Pick<DeviceInfo, 'class' | 'id' | 'freeBytes'>;
+  readonly device: Pick<DeviceInfo, 'id' | 'freeBytes' | 'memoryIsShared'>;
   readonly weightsBytes: number;
   /** Activations of one step. */
   readonly arenaBytes: number;
@@ -177,9 +187,9 @@ function chooseNumBlocks(config: EngineConfig, needs: MemoryNeeds, blocksPerSequ
   return Math.min(fitting, useful, Math.max(blocksPerSequence, defaultBlocks(needs)));
 }
 
-/** An accelerator is ours; a computer's memory is others' too (docs/decisions/0006-kv-cache-size.md). */
+/** An accelerator's memory is ours; a computer's is others' too (docs/decisions/0006-kv-cache-size.md). */
 function defaultBlocks({ device, blockBytes }: MemoryNeeds): number {
-  if (device.class !== 'cpu') return Infinity;
+  if (device.memoryIsShared !== true) return Infinity;
   return Math.floor(Math.max(2 * gib, device.freeBytes / 16) / blockBytes);
 }
 
