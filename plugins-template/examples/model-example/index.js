@@ -1,5 +1,5 @@
 /**
- * Phi-3 (Phi-3-mini, Phi-3.5-mini, Phi-4) as a package of its own: Tenon runs a checkpoint whose config.json says
+ * Phi-3 (Phi-3-mini-4k, Phi-3-medium-4k, Phi-4) as a package of its own: Tenon runs a checkpoint whose config.json says
  * "architectures": ["Phi3ForCausalLM"] as soon as this package is installed. Its layers are Llama's; what differs is that its
  * checkpoints hold q, k and v in one matrix, and gate and up in another.
  *
