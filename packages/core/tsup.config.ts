@@ -12,6 +12,7 @@ export default defineConfig({
     'benchmark/index': 'src/benchmark/index.ts',
     'engine/engine-thread': 'src/engine/engine-thread.ts',
     'plugins/stat-logger-thread': 'src/plugins/stat-logger-thread.ts',
+    'plugins/probe-child': 'src/plugins/probe-child.ts',
     'tokenizer/tokenizer-thread': 'src/tokenizer/tokenizer-thread.ts',
   },
   format: 'esm',

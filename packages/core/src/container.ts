@@ -15,6 +15,7 @@ import type { Engine, EngineInfo } from './engine/types.js';
 import { asTenonError } from './errors.js';
 import { checkpointExtensions } from './plugins/checkpoint-extensions.js';
 import { listExtensions } from './plugins/extensions.js';
+import { startTimeoutMs, surveyBackends, type BackendReport } from './plugins/survey.js';
 import { loadTokenizer } from './tokenizer/load-tokenizer.js';
 import type { Tokenizer } from './tokenizer/types.js';
 import type { Checkpoint } from './weights/checkpoint.js';
@@ -50,6 +51,7 @@ const tokens = {
   host: Symbol('EngineHost') as InjectionToken<EngineHost>,
   modelName: Symbol('modelName') as InjectionToken<string>,
   checkpoint: Symbol('Checkpoint') as InjectionToken<Checkpoint>,
+  backends: Symbol('BackendReports') as InjectionToken<readonly BackendReport[]>,
   tokenizer: Symbol('Tokenizer') as InjectionToken<{ readonly tokenizer: Tokenizer | undefined }>,
   core: Symbol('StartedCore') as InjectionToken<StartedCore>,
   engine: Symbol('Engine') as InjectionToken<Engine>,
@@ -69,7 +71,9 @@ export async function createEngine(
   parts.register(tokens.config, { useValue: config });
   parts.register(tokens.host, { useValue: host });
   parts.register(tokens.modelName, { useValue: config.servedModelNames[0] ?? model });
-  parts.register(tokens.checkpoint, { useValue: await openModel(model, config, host) });
+  const { checkpoint, backends } = await openAll(model, config, host);
+  parts.register(tokens.checkpoint, { useValue: checkpoint });
+  parts.register(tokens.backends, { useValue: backends });
   const [core, tokenizer] = await settleBoth(startCore(parts), openTokenizer(parts));
   parts.register(tokens.core, { useValue: core });
   parts.register(tokens.tokenizer, { useValue: { tokenizer } });
@@ -87,8 +91,36 @@ export async function explainModel(
   host: EngineHost = {},
 ): Promise<string> {
   const config = parseEngineOptions({ ...options, skipTokenizerInit: true });
-  const checkpoint = await openModel(model, config, host);
-  return explainRuntime(runtimeOptions(config, checkpoint, host), checkpoint, runtimeHost(host));
+  const { checkpoint, backends } = await openAll(model, config, host);
+  return explainRuntime(runtimeOptions(config, checkpoint, host, backends), checkpoint, runtimeHost(host));
+}
+
+interface Opened {
+  readonly checkpoint: Checkpoint;
+  readonly backends: readonly BackendReport[];
+}
+
+/** Reads the model's headers while the backends are probed. What is wrong with the model is told first, and at once. */
+async function openAll(model: string, config: EngineConfig, host: EngineHost): Promise<Opened> {
+  const ending = new AbortController();
+  const surveying = survey(config, host, ending.signal);
+  surveying.catch(() => {});
+  try {
+    const checkpoint = await openModel(model, config, host);
+    return { checkpoint, backends: await surveying };
+  } finally {
+    ending.abort();
+  }
+}
+
+async function survey(
+  { plugins, device }: EngineConfig,
+  host: EngineHost,
+  signal: AbortSignal,
+): Promise<readonly BackendReport[]> {
+  if (host.backend !== undefined) return [];
+  const root = host.root ?? process.cwd();
+  return surveyBackends({ plugins, device, root, env: process.env, timeoutMs: startTimeoutMs, signal });
 }
 
 function openModel(model: string, config: EngineConfig, host: EngineHost): Promise<Checkpoint> {
@@ -113,7 +145,8 @@ function extensionsOf({ plugins }: EngineConfig, host: EngineHost): CheckpointEx
 async function startCore(parts: DependencyContainer): Promise<StartedCore> {
   const host = parts.resolve(tokens.host);
   const checkpoint = parts.resolve(tokens.checkpoint);
-  const options = runtimeOptions(parts.resolve(tokens.config), checkpoint, host);
+  const backends = parts.resolve(tokens.backends);
+  const options = runtimeOptions(parts.resolve(tokens.config), checkpoint, host, backends);
   const start = host.inProcess === true || host.backend !== undefined ? startInProcess : startInThread;
   const core = await start(options, checkpoint, runtimeHost(host));
   try {
@@ -125,9 +158,14 @@ async function startCore(parts: DependencyContainer): Promise<StartedCore> {
   return core;
 }
 
-function runtimeOptions(config: EngineConfig, checkpoint: Checkpoint, host: EngineHost): RuntimeOptions {
+function runtimeOptions(
+  config: EngineConfig,
+  checkpoint: Checkpoint,
+  host: EngineHost,
+  backends: readonly BackendReport[],
+): RuntimeOptions {
   const { config: model, modelOrigin } = checkpoint;
-  return { config, model, modelOrigin, root: host.root ?? process.cwd() };
+  return { config, model, modelOrigin, root: host.root ?? process.cwd(), backends };
 }
 
 function runtimeHost(host: EngineHost): RuntimeHost {

@@ -31,6 +31,7 @@ function addBackend(id: string, options: string): void {
     version: '1.0.0',
     type: 'module',
     tenon: { backend: { id, entry: './index.js', api: '^1.0' } },
+    peerDependencies: { '@tenon/core': '<2' },
   };
   writeFileSync(join(folder, 'package.json'), JSON.stringify(manifest));
   writeFileSync(

@@ -1,69 +1,85 @@
-/** `tenon doctor` (`devices`, `collect-env`): which backends and devices there are, and why any cannot be used. */
+/** `tenon doctor` (`collect-env`): every plugin that is installed, its state, and why it cannot be used and what to do. */
 import { arch, cpus, platform, release, totalmem } from 'node:os';
 
-import { Command } from 'commander';
+import type { Command } from 'commander';
 
 import type { DeviceInfo } from '../backend/index.js';
-import { loadBackendModule } from '../plugins/choose-device.js';
-import { type Candidate, discoverBackends } from '../plugins/discover.js';
+import { listExtensions, type Extension } from '../plugins/extensions.js';
+import type { BackendReport } from '../plugins/survey.js';
 import { tenonVersion } from '../version.js';
+import {
+  gib,
+  noBackends,
+  packageOf,
+  print,
+  printJson,
+  surveyAll,
+  surveyCommand,
+  type SurveyCommandOptions,
+} from './survey-command.js';
 
 export function doctorCommand(): Command {
-  return new Command('doctor')
-    .description('Show backends and devices, and why any cannot be used.')
-    .option('--plugin <words...>', 'packages or folders with further backends', [])
-    .action(async ({ plugin }: { plugin: string[] }) => {
-      const candidates = discoverBackends({ plugins: plugin, root: process.cwd(), env: process.env });
-      const lines = [...machineLines(), ''];
-      if (candidates.length === 0) lines.push('no backends found; install @tenon/backend-cpu');
-      for (const candidate of candidates) lines.push(...(await candidateLines(candidate)));
-      process.stdout.write(`${lines.join('\n')}\n`);
-    });
+  return surveyCommand('doctor', 'Show every plugin, its state, and why any cannot be used.').action(doctor);
+}
+
+async function doctor(options: SurveyCommandOptions): Promise<void> {
+  const backends = await surveyAll(options);
+  const extensions = listExtensions({ plugins: options.plugin, root: process.cwd(), env: process.env });
+  if (options.json === true) {
+    return printJson({ ...machine(), backends: backends.map(backendData), extensions });
+  }
+  const backendText = backends.length === 0 ? [noBackends] : backends.flatMap(backendLines);
+  const extensionText = extensions.length === 0 ? [] : ['', ...extensions.flatMap(extensionLines)];
+  print([...machineLines(), '', ...backendText, ...extensionText]);
+}
+
+function machine() {
+  const processors = cpus();
+  return {
+    tenon: tenonVersion,
+    node: process.version,
+    system: `${platform()} ${release()} ${arch()}`,
+    cpu: { model: processors[0]?.model.trim() ?? 'unknown', threads: processors.length },
+    memoryBytes: totalmem(),
+  };
 }
 
 function machineLines(): string[] {
-  const processors = cpus();
+  const { tenon, node, system, cpu, memoryBytes } = machine();
   return [
-    `tenon    ${tenonVersion}`,
-    `node     ${process.version}`,
-    `system   ${platform()} ${release()} ${arch()}`,
-    `CPU      ${processors[0]?.model.trim() ?? 'unknown'}, ${processors.length} threads`,
-    `memory   ${gib(totalmem())}`,
+    `tenon    ${tenon}`,
+    `node     ${node}`,
+    `system   ${system}`,
+    `CPU      ${cpu.model}, ${cpu.threads} threads`,
+    `memory   ${gib(memoryBytes)}`,
   ];
 }
 
-async function candidateLines({ name, source, manifest, problem }: Candidate): Promise<string[]> {
-  if (manifest === undefined) return [`${name} (${source}): not usable: ${problem}`];
-  const head = `${manifest.id}: ${manifest.packageName} ${manifest.packageVersion} (${source})`;
-  try {
-    const module = await loadBackendModule(manifest.packageName, manifest.entry);
-    const backend = module.create({ log: () => {} });
-    const runtime = Object.entries(backend.info.runtime).map(([key, value]) => `${key} ${value}`);
-    const devices = await backend.devices();
-    return [
-      head,
-      ...runtime.map((line) => `  ${line}`),
-      ...devices.map((device) => `  ${deviceLine(device)}`),
-    ];
-  } catch (error) {
-    return [`${head}: not usable: ${error instanceof Error ? error.message : String(error)}`];
-  }
+function backendData({ manifest, info, ...report }: BackendReport) {
+  return { ...report, entry: manifest?.entry, api: manifest?.api, runtime: info?.runtime };
 }
 
-function deviceLine({
-  id,
-  name,
-  usable,
-  reason,
-  remedy,
-  freeBytes,
-  memoryBytes,
-  dtypes,
-}: DeviceInfo): string {
-  if (!usable) return `${id}: ${name}: not usable: ${reason}${remedy === undefined ? '' : `; ${remedy}`}`;
-  return `${id}: ${name}, ${gib(freeBytes)} free of ${gib(memoryBytes)}, ${dtypes.join(', ')}`;
+function backendLines(report: BackendReport): string[] {
+  const { id, source, state, reason, remedy, info, devices } = report;
+  return [
+    `${id ?? '?'}: ${packageOf(report)} (${source}): ${state}`,
+    ...whyLines(reason, remedy),
+    ...Object.entries(info?.runtime ?? {}).map(([key, value]) => `  ${key} ${value}`),
+    ...devices.flatMap(deviceLines),
+  ];
 }
 
-function gib(bytes: number): string {
-  return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+function deviceLines(device: DeviceInfo): string[] {
+  const { id, name, usable, reason, remedy, freeBytes, memoryBytes, dtypes } = device;
+  if (!usable) return [`  ${id}: ${name}: not usable`, ...whyLines(reason, remedy).map((line) => `  ${line}`)]; // prettier-ignore
+  return [`  ${id}: ${name}, ${gib(freeBytes)} free of ${gib(memoryBytes)}, ${dtypes.join(', ')}`];
+}
+
+function extensionLines({ kind, name, packageName, packageVersion, source, state, problem }: Extension): string[] {
+  const line = `${kind} ${name}: ${packageName} ${packageVersion} (${source}): ${state}`;
+  return [line, ...whyLines(problem, undefined)];
+} // prettier-ignore
+
+function whyLines(reason: string | undefined, remedy: string | undefined): string[] {
+  return [...(reason ? [`  reason: ${reason}`] : []), ...(remedy ? [`  remedy: ${remedy}`] : [])];
 }

@@ -55,10 +55,16 @@ const subcommands: readonly Subcommand[] = [
   },
   {
     name: 'doctor',
-    aliases: ['devices', 'collect-env'],
-    summary: 'show backends and devices, and why any cannot be used',
+    aliases: ['collect-env'],
+    summary: 'show every plugin, its state, and why any cannot be used',
     takesServeOptions: false,
     load: async () => (await import('./doctor.js')).doctorCommand(),
+  },
+  {
+    name: 'devices',
+    summary: 'show the devices, and which of them can be used',
+    takesServeOptions: false,
+    load: async () => (await import('./devices.js')).devicesCommand(),
   },
   {
     name: 'plugin',

@@ -16,15 +16,16 @@ import type { EngineConfig } from '../config/engine-options.js';
 import { asTenonError, TenonError } from '../errors.js';
 import type { ModelConfig } from '../models/model-config.js';
 import type { ModelOrigin } from '../models/model-origin.js';
-import { chooseDevice, pickDevice, type ChosenDevice } from '../plugins/choose-device.js';
-import { discoverBackends } from '../plugins/discover.js';
+import type { ChosenDevice } from '../plugins/choose-device.js';
 import { loadModelExtension } from '../plugins/model-extensions.js';
+import type { BackendReport } from '../plugins/survey.js';
 import { buildPlan } from '../program/build-plan.js';
 import { explain, numElements, planBytes } from '../program/explain.js';
 import type { Checkpoint } from '../weights/checkpoint.js';
 import { requireTensors } from '../weights/require-tensors.js';
 import type { FromCore, ToCore } from './core-messages.js';
 import { EngineCore, stepWriterOptions, type EngineCoreOptions } from './engine-core.js';
+import { findDevice, openGroup, type PlanOn } from './find-device.js';
 import { LoadWatch } from './load-watch.js';
 import { WarmUp } from './warm-up.js';
 import { loadLogitsProcessors } from './load-logits-processors.js';
@@ -36,8 +37,10 @@ export interface RuntimeOptions {
   readonly model: ModelConfig;
   /** The package that the model's code comes from, if not from Tenon itself. */
   readonly modelOrigin?: ModelOrigin | undefined;
-  /** Where the search for backends begins. */
+  /** Where the search for plugins begins. */
   readonly root: string;
+  /** What a search for backends has found. */
+  readonly backends: readonly BackendReport[];
 }
 
 export interface RuntimeHost extends Host {
@@ -92,7 +95,8 @@ export async function startRuntime(
 ): Promise<Runtime> {
   const { config, root } = options;
   const processors = await loadLogitsProcessors({ names: config.logitsProcessors, plugins: config.plugins, root });
-  const { chosen, group } = await openDevice(options, host);
+  const chosen = await findDevice(options, host, planOn(options, weights));
+  const group = await openGroup(options, chosen);
   try {
     const draft = await draftRun(options, chosen, group, weights);
     requireTensors(weights, draft.plan.weights);
@@ -112,46 +116,44 @@ async function closeOrLeave(group: DeviceGroup): Promise<void> {
 }
 
 /**
- * The plan as text, without loading a weight. That the device has too little memory for it is the text's last line, not
- * an error.
+ * The choice of the device and the plan as text, without loading a weight. That the device has too little memory for it is
+ * the text's last line, not an error.
  */
 export async function explainRuntime(
   options: RuntimeOptions,
   weights: ModelWeights,
   host: RuntimeHost,
 ): Promise<string> {
-  const { chosen, group } = await openDevice(options, host);
+  const chosen = await findDevice(options, host, planOn(options, weights), { explains: true });
+  const group = await openGroup(options, chosen);
   try {
     const draft = await draftRun(options, chosen, group, weights);
     requireTensors(weights, draft.plan.weights);
-    return `${draft.explanation}${whyItDoesNotFit(options, chosen, draft)}`;
+    const misfit = whyItDoesNotFit(options, chosen, draft);
+    const choice = chosen.explanation.map((line) => `${line}\n`).join('');
+    const end = misfit === undefined ? '' : `\ncannot run ${misfit.message}`;
+    return `${choice}${choice && '\n'}${draft.explanation}${end}`;
   } finally {
     await group.close();
   }
 }
 
-function whyItDoesNotFit(options: RuntimeOptions, chosen: ChosenDevice, draft: DraftRun): string {
+const planOn = (options: RuntimeOptions, weights: ModelWeights): PlanOn => {
+  return async (chosen, group) =>
+    whyItDoesNotFit(options, chosen, await draftRun(options, chosen, group, weights));
+};
+
+function whyItDoesNotFit(
+  options: RuntimeOptions,
+  chosen: ChosenDevice,
+  draft: DraftRun,
+): TenonError | undefined {
   try {
     sizeRun(options, chosen, draft);
-    return '';
+    return undefined;
   } catch (error) {
-    return `\ncannot run ${asTenonError(error).message}`;
+    return asTenonError(error);
   }
-}
-
-async function openDevice(
-  options: RuntimeOptions,
-  host: RuntimeHost,
-): Promise<{ chosen: ChosenDevice; group: DeviceGroup }> {
-  const chosen = await findDevice(options, host);
-  const group = await chosen.backend.open([chosen.device.id], { numThreads: options.config.numThreads });
-  return { chosen, group };
-}
-
-async function findDevice({ config, root }: RuntimeOptions, host: RuntimeHost): Promise<ChosenDevice> {
-  if (host.backend !== undefined) return pickDevice(config.device, host.backend.create(host));
-  const candidates = discoverBackends({ plugins: config.plugins, root, env: process.env });
-  return chooseDevice(config.device, candidates, host);
 }
 
 function chooseDtype(config: EngineConfig, device: DeviceInfo): Dtype {

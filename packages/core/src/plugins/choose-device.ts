@@ -1,120 +1,180 @@
-/** From the user's word for a device to a backend and its device. */
-import { pathToFileURL } from 'node:url';
-import { existsSync } from 'node:fs';
-import type { Backend, BackendModule, DeviceInfo, Host } from '../backend/index.js';
-import { TenonError } from '../errors.js';
-import type { Candidate } from './discover.js';
-import { backendApi } from './manifest.js';
+/** From the user's word for a device, and the backends there are, to one that runs. */
+import type { Backend, DeviceInfo, Host } from '../backend/index.js';
+import { asTenonError, TenonError } from '../errors.js';
+import { loadBackendModule } from './load-backend.js';
+import {
+  describeDevice,
+  explainRanking,
+  rankDevices,
+  type ChosenDevice,
+  type Fitness,
+  type RankedDevice,
+} from './rank-devices.js';
+import { idOf, type BackendReport } from './survey.js';
 
-export interface ChosenDevice {
-  readonly backend: Backend;
-  readonly device: DeviceInfo;
+export type { ChosenDevice, Fitness } from './rank-devices.js';
+
+/** Whether the model runs on a device. Costs an open device and a plan, so it is asked only where there is a choice. */
+export type Assess = (chosen: ChosenDevice) => Promise<Fitness>;
+
+export interface ChooseOptions {
+  /** `auto`, `<id>` or `<id>:<n>`. */
+  readonly device: string;
+  readonly reports: readonly BackendReport[];
+  readonly host: Host;
+  readonly assess: Assess;
+  /** Rank also where there is nothing to choose, to show it. */
+  readonly explains?: boolean;
 }
 
-/** Preference of `auto`, as long as one device is used. */
-const classOrder: readonly DeviceInfo['class'][] = ['gpu', 'npu', 'tpu', 'other', 'cpu'];
-
-/** The code of a backend package, checked to be one. */
-export async function loadBackendModule(packageName: string, entry: string): Promise<BackendModule> {
-  const invalid = (reason: string, cause?: unknown) =>
-    new TenonError('config.backend-invalid', `backend package ${packageName}: ${reason}`, { cause });
-  if (!existsSync(entry)) throw invalid(`its entry ${entry} does not exist; build or reinstall the package`);
-  const loaded = (await import(pathToFileURL(entry).href).catch((error: unknown) => {
-    throw invalid(
-      `its entry failed to load: ${error instanceof Error ? error.message : String(error)}`,
-      error,
-    );
-  })) as { default?: Partial<BackendModule> };
-  const module = loaded.default;
-  if (module?.api === undefined || typeof module.create !== 'function')
-    throw invalid(`${entry} has no backend as its default export`);
-  if (module.api.major !== backendApi.major || module.api.minor > backendApi.minor) {
-    throw invalid(
-      `it was made for backend api ${module.api.major}.${module.api.minor}, and this is ${backendApi.major}.${backendApi.minor}`,
-    );
-  }
-  return module as BackendModule;
+export interface Choice extends ChosenDevice {
+  /** How `auto` has chosen, line by line; empty where it had not to. */
+  readonly explanation: readonly string[];
 }
 
 /**
- * `auto`: the first usable device, accelerators before the CPU. `<id>` or `<id>:<n>`: that one, or an error that says why
- * not; never another in its place.
+ * `auto`: the best device for the model that can be used; what failed is told, a line each. `<id>` or `<id>:<n>`: that one, or an error
+ * that says why not; never another in its place.
  */
-export async function chooseDevice(
-  wanted: string,
-  candidates: readonly Candidate[],
-  host: Host,
-): Promise<ChosenDevice> {
-  const named = candidates.find(({ manifest, source }) => manifest === undefined && source !== 'dependency' && source !== 'first-party'); // prettier-ignore
-  if (named !== undefined)
-    throw new TenonError('config.backend-invalid', `plugin '${named.name}': ${named.problem}`);
-  const id = wanted.split(':')[0]!;
-  const manifests = candidates.flatMap(({ manifest }) => manifest ?? []);
-  if (wanted === 'auto') return chooseAutomatically(manifests, candidates, host);
-  const manifest = manifests.find((entry) => entry.id === id);
-  if (manifest === undefined) throw notFound(wanted, candidates);
-  const backend = (await loadBackendModule(manifest.packageName, manifest.entry)).create(host);
-  return pickDevice(wanted, backend);
+export async function chooseDevice(options: ChooseOptions): Promise<Choice> {
+  const wrong = options.reports.find(isWronglyNamed);
+  if (wrong !== undefined) {
+    const message = `plugin '${wrong.name}': ${withRemedy(wrong)}`;
+    throw new TenonError('config.backend-invalid', message, { param: 'plugins' });
+  }
+  return options.device === 'auto' ? chooseAutomatically(options) : chooseNamed(options);
 }
 
-/** The device of this backend that `wanted` names, `auto` and a bare id being its first usable one. */
+/** What the user has named must be there, and right. */
+const isWronglyNamed = ({ source, state }: BackendReport): boolean =>
+  state === 'incompatible' && (source === 'option' || source === 'TENON_PLUGINS');
+
+async function chooseNamed({ device, reports, host }: ChooseOptions): Promise<Choice> {
+  const named = reports.filter(({ id }) => id === idOf(device));
+  const report = named.find(({ state }) => !isRefused(state)) ?? named[0];
+  if (report === undefined) throw notFound(device, reports);
+  if (report.info === undefined) throw cannotBeUsed(device, report);
+  findDevice(device, report.info.id, report.devices);
+  return { ...(await pickDevice(device, await loadBackend(report, host))), explanation: [] };
+}
+
+const isRefused = (state: BackendReport['state']): boolean =>
+  state === 'ignored' || state === 'untrusted' || state === 'incompatible';
+
+function cannotBeUsed(device: string, report: BackendReport): TenonError {
+  const code = report.state === 'incompatible' ? 'config.backend-invalid' : 'config.device-unusable';
+  const message = `device '${device}' cannot be used: ${packageOf(report)} is ${report.state}: ${withRemedy(report)}`;
+  return new TenonError(code, message, { param: 'device' });
+}
+
+/** The device of a backend that `wanted` names, `auto` and a bare id being its first usable one. */
 export async function pickDevice(wanted: string, backend: Backend): Promise<ChosenDevice> {
-  const devices = await backend.devices();
+  return { backend, device: findDevice(wanted, backend.info.id, await backend.devices()) };
+}
+
+function findDevice(wanted: string, backendId: string, devices: readonly DeviceInfo[]): DeviceInfo {
   const isExact = wanted.includes(':');
   const matching = isExact ? devices.filter(({ id }) => id === wanted) : devices;
   const device = matching.find(({ usable }) => usable) ?? matching[0];
   if (device === undefined) {
     const have = devices.map(({ id }) => id).join(', ') || 'none';
-    throw new TenonError(
-      'config.device-not-found',
-      `no device '${wanted}'; ${backend.info.id} has: ${have}`,
-      { param: 'device' },
-    );
+    throw new TenonError('config.device-not-found', `no device '${wanted}'; ${backendId} has: ${have}`, { param: 'device' }); // prettier-ignore
   }
-  if (device.usable) return { backend, device };
-  throw new TenonError('config.device-unusable', `device ${device.id} (${device.name}) cannot be used: ${whyUnusable(device)}`, { param: 'device' }); // prettier-ignore
+  if (device.usable) return device;
+  throw new TenonError('config.device-unusable', `device ${device.id} (${device.name}) cannot be used: ${withRemedy(device)}`, { param: 'device' }); // prettier-ignore
 }
 
-const whyUnusable = ({ reason, remedy }: DeviceInfo): string =>
-  remedy ? `${reason}; ${remedy}` : `${reason}`;
+async function loadBackend({ manifest }: BackendReport, host: Host): Promise<Backend> {
+  return (await loadBackendModule(manifest!.packageName, manifest!.entry)).create(host);
+}
 
-async function chooseAutomatically(
-  manifests: readonly { readonly packageName: string; readonly entry: string }[],
-  candidates: readonly Candidate[],
+async function chooseAutomatically({ reports, host, assess, explains }: ChooseOptions): Promise<Choice> {
+  const { usable, problems } = await loadUsable(reports, host);
+  if (usable.length === 0) throw noneUsable(problems, reports);
+  const isChoice = usable.length > 1 || explains === true;
+  const ranked = isChoice ? rankDevices(await assessAll(usable, assess)) : undefined;
+  const { backend, device } = ranked?.[0] ?? usable[0]!;
+  problems.push(...(ranked ?? []).slice(1).flatMap(whyPassedOver));
+  for (const problem of problems) host.log('warn', `not used: ${problem}`);
+  const failure = ranked === undefined || explains === true ? undefined : whyUnfit(ranked[0]!);
+  if (failure !== undefined) throw failure;
+  return { backend, device, explanation: explains === true ? explainRanking(ranked!) : [] };
+}
+
+interface Usable extends ChosenDevice {
+  readonly report: BackendReport;
+}
+
+/** Every device that can be used, its backend loaded in this process, and a line for each that cannot. */
+async function loadUsable(
+  reports: readonly BackendReport[],
   host: Host,
-): Promise<ChosenDevice> {
-  const usable: ChosenDevice[] = [];
-  const problems: string[] = [];
-  for (const { packageName, entry } of manifests) {
+): Promise<{ usable: Usable[]; problems: string[] }> {
+  const usable: Usable[] = [];
+  const problems = reports.flatMap(problemOf);
+  for (const report of reports.filter(({ state }) => state === 'ok')) {
     try {
-      const backend = (await loadBackendModule(packageName, entry)).create(host);
+      const backend = await loadBackend(report, host);
       for (const device of await backend.devices()) {
-        if (device.usable) usable.push({ backend, device });
-        else problems.push(`${device.id}: ${whyUnusable(device)}`);
+        if (device.usable) usable.push({ report, backend, device });
+        else problems.push(`${device.id} (${device.name}): ${withRemedy(device)}`);
       }
     } catch (error) {
-      problems.push(error instanceof Error ? error.message : String(error));
+      problems.push(`${packageOf(report)}: ${oneLine(asTenonError(error).message)}`);
     }
   }
-  const best = usable.toSorted(
-    (a, b) => classOrder.indexOf(a.device.class) - classOrder.indexOf(b.device.class),
-  )[0];
-  if (best === undefined) throw problems.length > 0 ? noneUsable(problems) : notFound('auto', candidates);
-  for (const problem of problems) host.log('warn', `not used: ${problem}`);
-  return best;
+  return { usable, problems };
 }
 
-function noneUsable(problems: readonly string[]): TenonError {
-  return new TenonError('config.device-unusable', `no device can be used: ${problems.join('; ')}`, {
-    param: 'device',
+/** What failed. What the user has kept from running, or does not need, has not. */
+function problemOf(report: BackendReport): string[] {
+  const { state } = report;
+  if (state === 'ok' || state === 'ignored' || state === 'untrusted') return [];
+  return [`${packageOf(report)}: ${state}: ${withRemedy(report)}`];
+}
+
+/** Devices of one kind, as a host has several, are asked once. */
+async function assessAll(devices: readonly Usable[], assess: Assess): Promise<RankedDevice[]> {
+  const known = new Map<string, Fitness>();
+  const ranked: RankedDevice[] = [];
+  for (const { report, backend, device } of devices) {
+    const kind = JSON.stringify([backend.info.id, { ...device, id: '' }]);
+    const fitness = known.get(kind) ?? (await assess({ backend, device }));
+    known.set(kind, fitness);
+    ranked.push(describeDevice(report, { backend, device }, fitness));
+  }
+  return ranked;
+}
+
+const whyUnfit = ({ fitness }: RankedDevice): TenonError | undefined =>
+  fitness.planProblem ?? fitness.memoryProblem;
+
+function whyPassedOver(ranked: RankedDevice): string[] {
+  const failure = whyUnfit(ranked);
+  return failure === undefined ? [] : [`${ranked.device.id} (${ranked.device.name}): ${oneLine(failure.message)}`]; // prettier-ignore
+}
+
+const oneLine = (text: string): string => text.replaceAll(/\s*\n\s*/g, ' ');
+
+const withRemedy = ({ reason, remedy }: Pick<DeviceInfo, 'reason' | 'remedy'>): string =>
+  remedy ? `${reason}; ${remedy}` : `${reason}`;
+
+function packageOf({ name, version }: BackendReport): string {
+  return version === undefined ? name : `${name} ${version}`;
+}
+
+function noneUsable(problems: readonly string[], reports: readonly BackendReport[]): TenonError {
+  if (problems.length === 0) return notFound('auto', reports);
+  const message = `no device can be used: ${problems.join('; ')}`;
+  return new TenonError('config.device-unusable', message, { param: 'device' });
+}
+
+function notFound(wanted: string, reports: readonly BackendReport[]): TenonError {
+  const found = reports.map((report) => {
+    const because = report.state === 'ok' || report.id !== undefined ? '' : `: ${report.reason}`;
+    return `${report.id ?? '?'} (${packageOf(report)}${because})`;
   });
-}
-
-function notFound(wanted: string, candidates: readonly Candidate[]): TenonError {
-  const found = candidates.map(({ manifest, name, problem }) =>
-    manifest === undefined ? `${name} (${problem})` : manifest.id,
-  );
-  const id = wanted === 'auto' ? 'cpu' : wanted.split(':')[0]!;
+  const id = wanted === 'auto' ? 'cpu' : idOf(wanted);
   const message = `no backend '${wanted}'; found: ${found.join(', ') || 'none'}; install @tenon/backend-${id}, or name another with --plugin`;
   return new TenonError('config.device-not-found', message, { param: 'device' });
 }

@@ -1,116 +1,203 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { chooseDevice } from './choose-device.js';
 import { discoverBackends } from './discover.js';
 
 let app: string;
 beforeEach(() => {
-  app = mkdtempSync(join(tmpdir(), 'tenon-plugins-'));
+  app = mkdtempSync(join(tmpdir(), 'tenon-discover-'));
 });
 afterEach(() => rmSync(app, { recursive: true }));
 
-const write = (path: string, content: string) => {
+function write(path: string, content: string | object): void {
   mkdirSync(join(app, path, '..'), { recursive: true });
-  writeFileSync(join(app, path), content);
-};
-const backend = { id: 'toy', entry: './index.js', api: '^1.0' };
-
-function addPackage(name: string, manifest: object, code?: string): void {
-  write(
-    `node_modules/${name}/package.json`,
-    JSON.stringify({ name, version: '1.2.3', type: 'module', tenon: { backend: manifest } }),
-  );
-  if (code !== undefined) write(`node_modules/${name}/index.js`, code);
+  writeFileSync(join(app, path), typeof content === 'string' ? content : JSON.stringify(content));
 }
 
-/** Source of a backend with one device. */
-const codeOf = (id: string, device: object) => `
-  const device = ${JSON.stringify({ id: `${id}:0`, class: 'npu', name: 'Toy', usable: true, ...device })};
-  export default {
-    api: { major: 1, minor: 0, features: [] },
-    create: () => ({ info: { id: '${id}' }, devices: async () => [device] }),
-  };`;
-const host = { log: () => {} };
-const discover = (plugins: readonly string[] = [], env = {}) => discoverBackends({ plugins, root: app, env });
-const toys = (plugins: readonly string[] = [], env = {}) =>
-  discover(plugins, env).filter(({ source }) => source !== 'first-party');
+const dependOn = (...names: string[]): void =>
+  write('package.json', { dependencies: Object.fromEntries(names.map((name) => [name, '1'])) });
+
+/** A package whose code must not run. */
+function addPackage(name: string, id: string = name, folder = `node_modules/${name}`): void {
+  const tenon = { backend: { id, entry: './index.js', api: '^1.0' } };
+  write(`${folder}/package.json`, {
+    name,
+    version: '1.2.3',
+    tenon,
+    peerDependencies: { '@tenon/core': '<9' },
+  });
+  write(`${folder}/index.js`, 'throw new Error("not to be run");');
+}
+
+function discover(plugins: readonly string[] = [], env: Readonly<Record<string, string>> = {}) {
+  const all = discoverBackends({ plugins, root: app, env: { XDG_CONFIG_HOME: join(app, 'config'), ...env } });
+  return all.filter(({ source }) => source !== 'first-party');
+}
+const states = (...args: Parameters<typeof discover>) =>
+  discover(...args).map(({ name, source, refusal }) => [name, source, refusal?.state ?? 'ready']);
 
 describe('discoverBackends', () => {
   it("reads the manifests of the application's direct dependencies, and no other package's", () => {
-    write('package.json', JSON.stringify({ dependencies: { 'toy-backend': '1', lodash: '4' } }));
-    addPackage('toy-backend', backend, 'throw new Error("not to be run");');
-    addPackage('stray-backend', { ...backend, id: 'stray' });
-    expect(toys().map(({ manifest, source }) => [manifest?.id, manifest?.packageVersion, source])).toEqual([
-      ['toy', '1.2.3', 'dependency'],
+    write('package.json', { dependencies: { toy: '1', lodash: '4' }, optionalDependencies: { maybe: '1' } });
+    for (const name of ['toy', 'maybe', 'stray']) addPackage(name);
+    write('node_modules/lodash/package.json', { name: 'lodash', version: '4.0.0' });
+    expect(states()).toEqual([
+      ['toy', 'dependency', 'ready'],
+      ['maybe', 'dependency', 'ready'],
+    ]);
+    expect(discover()[0]).toMatchObject({ id: 'toy', version: '1.2.3', manifest: { id: 'toy' } });
+  });
+
+  it('looks from a folder below the application, too', () => {
+    dependOn('toy');
+    addPackage('toy');
+    mkdirSync(join(app, 'src/deep'), { recursive: true });
+    const found = discoverBackends({ plugins: [], root: join(app, 'src/deep'), env: {} });
+    expect(found.map(({ name }) => name)).toContain('toy');
+  });
+
+  it('finds packages of ours without being told, and trusts them', () => {
+    dependOn();
+    addPackage('@tenon/backend-cuda', 'cuda');
+    for (const env of [{}, { TENON_PLUGINS: '' }]) {
+      const found = discoverBackends({ plugins: [], root: app, env });
+      expect(found.find(({ id }) => id === 'cuda')).toMatchObject({
+        source: 'first-party',
+        refusal: undefined,
+      });
+    }
+  });
+
+  it('puts what the user names first, and finds each package once', () => {
+    dependOn('toy');
+    for (const name of ['toy', 'other']) addPackage(name);
+    addPackage('local', 'local', 'vendor/local');
+    symlinkSync(join(app, 'vendor/local'), join(app, 'node_modules/linked'));
+    const plugins = ['./vendor/local', 'other', 'toy', 'linked', join(app, 'vendor/local')];
+    expect(states(plugins)).toEqual([
+      ['local', 'option', 'ready'],
+      ['other', 'option', 'ready'],
+      ['toy', 'option', 'ready'],
     ]);
   });
 
-  it('puts what the user names first, by option or environment', () => {
-    write('package.json', JSON.stringify({ dependencies: { 'toy-backend': '1' } }));
-    for (const name of ['toy-backend', 'a-backend', 'b-backend']) addPackage(name, { ...backend, id: name });
-    const found = toys(['./node_modules/b-backend'], { TENON_PLUGINS: 'a-backend, toy-backend' });
-    expect(found.map(({ manifest, source }) => [manifest?.id, source])).toEqual([
-      ['b-backend', 'option'],
-      ['a-backend', 'TENON_PLUGINS'],
-      ['toy-backend', 'TENON_PLUGINS'],
+  it('trusts direct dependencies until TENON_PLUGINS says who may run', () => {
+    dependOn('a', 'b');
+    for (const name of ['a', 'b', 'c']) addPackage(name);
+    addPackage('d', 'd', 'vendor/d');
+    expect(states([], { TENON_PLUGINS: 'b, c,./vendor/d' })).toEqual([
+      ['a', 'dependency', 'untrusted'],
+      ['b', 'dependency', 'ready'],
+      ['c', 'TENON_PLUGINS', 'ready'],
+      ['d', 'TENON_PLUGINS', 'ready'],
+    ]);
+    expect(states(['a'], { TENON_PLUGINS: '' })).toEqual([
+      ['a', 'option', 'ready'],
+      ['b', 'dependency', 'untrusted'],
+    ]);
+    expect(discover([], { TENON_PLUGINS: 'b' })[0]!.refusal).toEqual({
+      state: 'untrusted',
+      reason: 'its code may not run',
+      remedy: 'to allow it, add a to TENON_PLUGINS',
+    });
+  });
+
+  it("reads the user's registry file, whose packages run only if they are allowed", () => {
+    dependOn('a');
+    for (const name of ['a', 'b']) addPackage(name);
+    addPackage('c', 'c', 'config/tenon/c');
+    write('config/tenon/plugins.json', { plugins: ['b', './c'] });
+    const found = (b: string, c: string) => [
+      ['a', 'dependency', 'ready'],
+      ['b', 'registry', b],
+      ['c', 'registry', c],
+    ];
+    expect(states()).toEqual(found('untrusted', 'untrusted'));
+    expect(states([], { TENON_PLUGINS: 'a,b' })).toEqual(found('ready', 'untrusted'));
+    expect(states([], { TENON_PLUGINS: 'a,c' })).toEqual(found('untrusted', 'ready'));
+    expect(states([], { TENON_PLUGINS: 'a,./config/tenon/c' })).toEqual(found('untrusted', 'ready'));
+  });
+
+  it('reads the registry file of the home folder where no other is named', () => {
+    dependOn();
+    addPackage('a', 'a', '.config/tenon/a');
+    write('.config/tenon/plugins.json', { plugins: ['./a'] });
+    const found = discoverBackends({ plugins: [], root: app, env: { HOME: app } });
+    expect(found.map(({ name }) => name)).toContain('a');
+  });
+
+  it('lets the first of two with one id count, and says so of the other', () => {
+    dependOn('a', 'b');
+    for (const name of ['a', 'b']) addPackage(name, 'npu');
+    expect(states()).toEqual([
+      ['a', 'dependency', 'ready'],
+      ['b', 'dependency', 'ignored'],
+    ]);
+    expect(discover()[1]!.refusal).toMatchObject({
+      reason: "a (dependency) has the id 'npu' too and comes first",
+      remedy: 'to use this one, name it with --plugin b; else remove one of the two',
+    });
+    expect(states(['b'])).toEqual([
+      ['b', 'option', 'ready'],
+      ['a', 'dependency', 'ignored'],
+    ]);
+    // What may not run takes no id away.
+    expect(states([], { TENON_PLUGINS: 'b' })).toEqual([
+      ['a', 'dependency', 'untrusted'],
+      ['b', 'dependency', 'ready'],
     ]);
   });
 
-  it('keeps what it cannot use, with the reason', () => {
-    write('package.json', JSON.stringify({ dependencies: { 'old-backend': '1', 'odd-backend': '1' } }));
-    addPackage('old-backend', { ...backend, api: '^2.0' });
-    addPackage('odd-backend', { ...backend, id: 'Not An Id' });
-    expect(toys().map(({ problem }) => problem)).toEqual([
-      'it needs backend api ^2.0, and this is 1.0',
-      'tenon.backend.id is "Not An Id"; expected a lower-case word',
+  it('keeps what it cannot use, with all reasons', () => {
+    dependOn('odd', 'odder');
+    addPackage('odd', 'Not An Id');
+    write('node_modules/odder/package.json', { name: 'odder', version: '1', tenon: 'backend' });
+    const [odd, odder] = discover();
+    expect(odd).toMatchObject({ manifest: undefined, id: undefined, refusal: { state: 'incompatible' } });
+    expect(odd!.refusal!.reason).toContain('tenon.backend.id is "Not An Id"');
+    expect(odder!.refusal!.reason).toBe('tenon is "backend"; expected an object');
+  });
+
+  it.each([
+    ['lost', "no package 'lost' is installed for <app>; install it, or mend --plugin; the path of a folder begins with ./ or /"],
+    ['./lost', 'there is no <app>/lost/package.json; install it, or mend --plugin; the path of a folder begins with ./ or /'],
+    ['plain', "<app>/node_modules/plain/package.json has no field 'tenon'; name a package that holds a plugin"],
+    ['broken', '<app>/node_modules/broken/package.json is no JSON object; name a package that holds a plugin'],
+  ])('says that %s is no plugin', (name, problem) => {
+    dependOn();
+    write('node_modules/plain/package.json', { name: 'plain' });
+    write('node_modules/broken/package.json', '{');
+    for (const [plugins, env] of [[[name], {}], [[], { TENON_PLUGINS: name }]] as const) {
+      const [{ refusal }] = discover(plugins, env) as [ReturnType<typeof discover>[0]];
+      const text = `${refusal?.reason}; ${refusal?.remedy}`.replaceAll(app, '<app>');
+      expect(text.replace('TENON_PLUGINS', '--plugin')).toBe(problem);
+      expect(refusal?.state).toBe('incompatible');
+    }
+  }); // prettier-ignore
+
+  it.each(['{', '[]', '{ "plugins": "a" }', '{ "plugins": [3] }'])('says that the registry %j is broken', (text) => {
+    dependOn();
+    write('config/tenon/plugins.json', text);
+    expect(discover()).toMatchObject([
+      {
+        name: join(app, 'config/tenon/plugins.json'),
+        source: 'registry',
+        refusal: { state: 'incompatible', reason: 'it does not hold { "plugins": ["<package or folder>"] }' },
+      },
     ]);
-  });
-});
+  }); // prettier-ignore
 
-describe('chooseDevice', () => {
-  beforeEach(() => write('package.json', JSON.stringify({ dependencies: { 'toy-backend': '1' } })));
-
-  it('opens the backend that is asked for, and prefers an accelerator when none is', async () => {
-    addPackage('toy-backend', backend, codeOf('toy', {}));
-    expect((await chooseDevice('toy', toys(), host)).device.id).toBe('toy:0');
-    expect((await chooseDevice('toy:0', toys(), host)).device.id).toBe('toy:0');
-    expect((await chooseDevice('auto', toys(), host)).device.id).toBe('toy:0');
-    await expect(chooseDevice('toy:4', toys(), host)).rejects.toThrow("no device 'toy:4'; toy has: toy:0");
-  });
-
-  it('says what was found and how to install what was not; never another device in its place', async () => {
-    addPackage('toy-backend', backend, codeOf('toy', {}));
-    await expect(chooseDevice('cuda', toys(), host)).rejects.toMatchObject({
-      code: 'config.device-not-found',
-      message: "no backend 'cuda'; found: toy; install @tenon/backend-cuda, or name another with --plugin",
-    });
-  });
-
-  it('says why a device cannot be used', async () => {
-    addPackage(
-      'toy-backend',
-      backend,
-      codeOf('toy', { usable: false, reason: 'no driver', remedy: 'install the driver' }),
-    );
-    await expect(chooseDevice('toy', toys(), host)).rejects.toMatchObject({
-      code: 'config.device-unusable',
-      message: 'device toy:0 (Toy) cannot be used: no driver; install the driver',
-    });
-    await expect(chooseDevice('auto', toys(), host)).rejects.toMatchObject({
-      code: 'config.device-unusable',
-      message: 'no device can be used: toy:0: no driver; install the driver',
-    });
-  });
-
-  it('says what is wrong with a package that the user named', async () => {
-    await expect(chooseDevice('auto', toys(['missing-backend']), host)).rejects.toThrow(
-      /no package or folder 'missing-backend'/,
-    );
-    addPackage('broken-backend', backend, 'export default 3;');
-    await expect(chooseDevice('toy', toys(['broken-backend']), host)).rejects.toMatchObject({
-      code: 'config.backend-invalid',
-    });
+  it('takes little time in an application with 300 dependencies', () => {
+    const names = Array.from({ length: 300 }, (_, i) => `dependency-${i}`);
+    dependOn(...names, 'toy');
+    const scripts = Object.fromEntries(Array.from({ length: 50 }, (_, i) => [`script-${i}`, 'x'.repeat(40)]));
+    for (const name of names) write(`node_modules/${name}/package.json`, { name, version: '1.0.0', scripts });
+    addPackage('toy');
+    discover();
+    const startMs = performance.now();
+    expect(states()).toEqual([['toy', 'dependency', 'ready']]);
+    // 50 ms on a machine of its own (scripts/bench-discovery.ts); others run beside this test.
+    expect(performance.now() - startMs).toBeLessThan(250);
   });
 });

@@ -1,91 +1,91 @@
-/** Which backend packages there are. Only JSON is read here; a backend's code runs when a device of it is asked for. */
-import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { dirname, join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { readJson, readManifest, type BackendManifest } from './manifest.js';
+/** Which backends there are. Only JSON is read here; a backend's code runs in a probe (probe.ts), and then when a device of it is used. */
+import { isObject, readManifest, type BackendManifest, type Problem } from './manifest.js';
+import {
+  findPackages,
+  type DiscoverOptions,
+  type MissingPackage,
+  type PluginPackage,
+  type PluginSource,
+} from './plugin-packages.js';
 
-export interface DiscoverOptions {
-  /** Packages or folders named by the user. */
-  readonly plugins: readonly string[];
-  /** The application's folder, or one below it. */
-  readonly root: string;
-  readonly env?: Readonly<Record<string, string | undefined>>;
-}
-
-/** A place that was looked at. */
+/** A backend package, or what the user named as one. */
 export interface Candidate {
+  /** The package's name; of what is not there, as the user spells it. */
   readonly name: string;
-  readonly source: 'option' | 'TENON_PLUGINS' | 'dependency' | 'first-party';
+  readonly version: string | undefined;
+  readonly source: PluginSource;
+  /** Undefined where the manifest does not say. */
+  readonly id: string | undefined;
+  /** Undefined where it is wrong, or not for this core or machine. */
   readonly manifest: BackendManifest | undefined;
-  /** Why it cannot be used. */
-  readonly problem: string | undefined;
+  /** Why it may not be loaded; undefined where it may. */
+  readonly refusal: Refusal | undefined;
 }
 
-const firstParty = ['cpu', 'cuda', 'rocm', 'xpu', 'tpu', 'neuron'].map((id) => `@tenon/backend-${id}`);
-const here = dirname(fileURLToPath(import.meta.url));
+export interface Refusal extends Problem {
+  readonly state: 'ignored' | 'untrusted' | 'incompatible';
+}
 
-/** In order of precedence; of two with the same id, the first counts. */
+/** In order of precedence; of two with the same id, the first that may be loaded counts. */
 export function discoverBackends(options: DiscoverOptions): readonly Candidate[] {
-  const app = findApp(options.root);
-  const named = (options.env?.['TENON_PLUGINS'] ?? '').split(',').map((name) => name.trim()).filter(Boolean); // prettier-ignore
-  const candidates = [
-    ...options.plugins.map((name) => candidate(name, 'option', app)),
-    ...named.map((name) => candidate(name, 'TENON_PLUGINS', app)),
-    ...directDependencies(app).map((name) => candidate(name, 'dependency', app)),
-    ...firstParty.map((name) => candidate(name, 'first-party', app)),
-  ];
-  return withoutRepeats(candidates);
+  const { packages, missing } = findPackages(options);
+  const found = packages.flatMap((found) => candidateOf(found) ?? []);
+  return [...missing.map(missingCandidate), ...withoutRepeats(found)];
 }
 
-function candidate(name: string, source: Candidate['source'], app: string): Candidate {
-  const isAsked = source === 'option' || source === 'TENON_PLUGINS';
-  const folder = locate(name, app);
-  if (folder === undefined) return { name, source, manifest: undefined, problem: isAsked ? `no package or folder '${name}' was found from ${app}; a folder begins with ./ or /` : undefined }; // prettier-ignore
-  const reading = readManifest(folder);
-  if (reading === undefined) return { name, source, manifest: undefined, problem: isAsked ? `${folder}/package.json has no tenon.backend` : undefined }; // prettier-ignore
-  if ('problem' in reading) return { name, source, manifest: undefined, problem: reading.problem };
-  return { name, source, manifest: reading.manifest, problem: undefined };
+function missingCandidate({ name, source, reason, remedy }: MissingPackage): Candidate {
+  const refusal: Refusal = { state: 'incompatible', reason, remedy };
+  return { name, version: undefined, source, id: undefined, manifest: undefined, refusal };
 }
 
-/** Leaves out what has nothing to say, and packages that were found before. */
+/** Undefined: the package has plugins of other kinds only. */
+function candidateOf({
+  name,
+  source,
+  folder,
+  manifest: json,
+  distrust,
+}: PluginPackage): Candidate | undefined {
+  const version = typeof json['version'] === 'string' ? json['version'] : undefined;
+  const base = { name, version, source };
+  if (!isObject(json['tenon'])) {
+    const reason = `tenon is ${JSON.stringify(json['tenon'])}; expected an object`;
+    return { ...base, id: undefined, manifest: undefined, refusal: { state: 'incompatible', reason, remedy: "mend the package's package.json" } }; // prettier-ignore
+  }
+  const reading = readManifest(folder, json);
+  if (reading === undefined) return undefined;
+  if ('problems' in reading) {
+    const [reason, remedy] = [joined(reading.problems, 'reason'), joined(reading.problems, 'remedy')];
+    return {
+      ...base,
+      id: reading.id,
+      manifest: undefined,
+      refusal: { state: 'incompatible', reason, remedy },
+    };
+  }
+  const { manifest } = reading;
+  const refusal: Refusal | undefined = distrust && { state: 'untrusted', ...distrust };
+  return { ...base, id: manifest.id, manifest, refusal };
+}
+
+const joined = (problems: readonly Problem[], field: keyof Problem): string =>
+  [...new Set(problems.map((problem) => problem[field]))].join('; ');
+
 function withoutRepeats(candidates: readonly Candidate[]): Candidate[] {
-  const folders = new Set<string>();
-  return candidates.filter(({ manifest, problem }) => {
-    if (manifest === undefined) return problem !== undefined;
-    if (folders.has(manifest.folder)) return false;
-    folders.add(manifest.folder);
-    return true;
+  const firsts = new Map<string, Candidate>();
+  return candidates.map((candidate) => {
+    const { id, refusal } = candidate;
+    if (id === undefined || refusal !== undefined) return candidate;
+    const first = firsts.get(id);
+    if (first === undefined) firsts.set(id, candidate);
+    return first === undefined ? candidate : { ...candidate, refusal: repeated(id, first, candidate) };
   });
 }
 
-/** The nearest folder upwards with a package.json. */
-function findApp(root: string): string {
-  let folder = resolve(root);
-  while (!existsSync(join(folder, 'package.json')) && dirname(folder) !== folder) folder = dirname(folder);
-  return folder;
-}
-
-function directDependencies(app: string): string[] {
-  const manifest = readJson(join(app, 'package.json'));
-  const names = ['dependencies', 'optionalDependencies'].flatMap((field) =>
-    Object.keys(manifest?.[field] ?? {}),
-  );
-  return [...new Set(names)];
-}
-
-/** A folder by its path, or a package by its name, as the application or this package would resolve it. */
-function locate(name: string, app: string): string | undefined {
-  if (name.startsWith('.') || name.startsWith('/')) {
-    const folder = resolve(app, name);
-    return existsSync(join(folder, 'package.json')) ? folder : undefined;
-  }
-  for (const from of [app, here]) {
-    const paths = createRequire(join(from, 'package.json')).resolve.paths(name) ?? [];
-    const found = paths
-      .map((path) => join(path, name))
-      .find((folder) => existsSync(join(folder, 'package.json')));
-    if (found !== undefined) return found;
-  }
-  return undefined;
+function repeated(id: string, first: Candidate, { name }: Candidate): Refusal {
+  return {
+    state: 'ignored',
+    reason: `${first.name} (${first.source}) has the id '${id}' too and comes first`,
+    remedy: `to use this one, name it with --plugin ${name}; else remove one of the two`,
+  };
 }

@@ -7,8 +7,7 @@ import { isAbsolute, join, sep } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { TenonError } from '../errors.js';
 import type { ExtensionModules } from '../extensions/index.js';
-import type { DiscoverOptions } from './discover.js';
-import { pluginPackages, type PluginPackage } from './plugin-packages.js';
+import { pluginPackages, type DiscoverOptions, type PluginPackage } from './plugin-packages.js';
 
 /** Each is a list in `tenon` of package.json. */
 export type ExtensionKind = keyof ExtensionModules;
@@ -114,7 +113,8 @@ function readEntry(found: PluginPackage, kind: ExtensionKind, item: unknown, at:
   if (problem !== undefined) return wrong(found, kind, name, problem);
   const entry = join(found.folder, item['entry'] as string);
   const state = found.distrust === undefined ? 'ok' : 'untrusted';
-  return { ...describe(found, kind, name), entry, state, problem: found.distrust };
+  const distrust = found.distrust && `${found.distrust.reason}; ${found.distrust.remedy}`;
+  return { ...describe(found, kind, name), entry, state, problem: distrust };
 }
 
 function wrong(found: PluginPackage, kind: ExtensionKind, name: string, problem: string): Extension {

@@ -1,4 +1,5 @@
 /** What `tenon explain` prints: the plan's ops, the kernels that run them, their bytes, and what was declined and why. */
+import { alignColumns } from '../align-columns.js';
 import {
   dtypeBytes,
   ops,
@@ -146,14 +147,4 @@ export function formatBytes(bytes: number): string {
   const power = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(bytes, 1)) / 10));
   const value = bytes / 1024 ** power;
   return `${power === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[power]}`;
-}
-
-function alignColumns(table: readonly (readonly string[])[]): string[] {
-  const widths = table[0]!.map((_, column) => Math.max(...table.map((row) => row[column]!.length)));
-  return table.map((row) =>
-    row
-      .map((cell, column) => cell.padEnd(widths[column]!))
-      .join('  ')
-      .trimEnd(),
-  );
 }

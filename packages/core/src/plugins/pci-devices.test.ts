@@ -1,0 +1,17 @@
+import { existsSync } from 'node:fs';
+import { expect, it } from 'vitest';
+import { findMatch, pciDevices } from './pci-devices.js';
+
+const present = ['8086:1234', '1da3:1020', '1da3:1030'];
+const match = (...pci: string[]) => findMatch([{ class: 'npu', pci }], present);
+
+it('finds the hardware that a manifest names, the exact name first', () => {
+  expect(match('1da3:*')).toEqual({ id: '1da3:1020', isExact: false });
+  expect(match('1da3:*', '1da3:1030')).toEqual({ id: '1da3:1030', isExact: true });
+  expect(match('1002:*', '8086:9999')).toBeUndefined();
+  expect(match()).toBeUndefined();
+});
+
+it.runIf(existsSync('/sys/bus/pci/devices'))('reads what this machine has', () => {
+  for (const id of pciDevices()) expect(id).toMatch(/^[0-9a-f]{4}:[0-9a-f]{4}$/);
+});
