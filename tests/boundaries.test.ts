@@ -66,7 +66,9 @@ function forbiddenImports({ path, code }: Source, packageFolder: string, allowed
 /** What C++ code or a build file reaches for outside its package: of core, only the SDK may be known, as `tenon/…`. */
 function forbiddenIncludes({ path, code }: Source, packageFolder: string): string[] {
   const included = [...code.matchAll(/#\s*include\s*["<]([^">]+)[">]/g)].map(([, name]) => name!);
-  const ofCore = code.matchAll(/packages\/core[^\s)]*|@tenon\/core\/(?!native\/(?:include|cmake)|package\.json)[^\s)]+/g);
+  const ofCore = code.matchAll(
+    /packages\/core[^\s)]*|@tenon\/core\/(?!native\/(?:include|cmake)|package\.json)[^\s)]+/g,
+  );
   return [
     ...included.filter((name) => name.startsWith('.') && leaves(packageFolder, join(dirname(path), name))),
     ...[...ofCore].map(([text]) => text),

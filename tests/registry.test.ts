@@ -1,0 +1,99 @@
+/**
+ * The way from this repository to a stranger's application: packages get their versions, are packed, published to a registry, and
+ * installed from there by name, by npm and by pnpm. First-party backends go through it as any other does.
+ */
+import { execFileSync } from 'node:child_process';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { publishDependencies, startRegistry, type LoopbackRegistry } from './loopback-registry.js';
+import { copyForRelease } from './release-copy.js';
+import { serve } from './serve-process.js';
+
+const folder = realpathSync(mkdtempSync(join(tmpdir(), 'tenon-registry-')));
+const release = join(folder, 'release');
+const pnpm = fileURLToPath(new URL('../node_modules/pnpm/bin/pnpm.cjs', import.meta.url));
+let registry: LoopbackRegistry;
+
+beforeAll(async () => {
+  copyForRelease(release);
+  registry = await startRegistry(join(folder, 'registry'));
+  await publishDependencies(registry, folder, 'core');
+});
+afterAll(async () => {
+  await registry?.[Symbol.asyncDispose]();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const inFolder = (cwd: string) => (command: string, ...args: string[]) =>
+  execFileSync(command, args, { cwd, env: registry.environment, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }); // prettier-ignore
+
+const versionOf = (name: string): string =>
+  JSON.parse(readFileSync(join(release, 'packages', name, 'package.json'), 'utf8')).version;
+const title = (name: string, of = name) => `@tenon/${name}@${versionOf(of)}`;
+
+function emptyApp(name: string): string {
+  const app = join(folder, name);
+  mkdirSync(app);
+  writeFileSync(join(app, 'package.json'), JSON.stringify({ name, private: true }));
+  return app;
+}
+
+it('publishes every package once, a backend after its addon', () => {
+  const publish = () => inFolder(release)(process.execPath, 'scripts/release.mjs').trim().split('\n');
+  const first = publish();
+  expect(first).toEqual(
+    expect.arrayContaining([
+      `published: ${title('core')}`,
+      `published: ${title('model-stories')}`,
+      `published: ${title(`backend-cpu-${process.platform}-${process.arch}`, 'backend-cpu')}`,
+    ]),
+  );
+  expect(first.at(-1)).toBe(`published: ${title('backend-cpu')}`);
+  expect(publish()).toEqual(first.map((line) => line.replace('published', 'already published')));
+});
+
+describe.each([
+  { manager: 'npm', install: ['npm', 'install'], execute: ['npx', '--no-install'] },
+  { manager: 'pnpm', install: [process.execPath, pnpm, 'add'], execute: [process.execPath, pnpm, 'exec'] },
+])('an application that $manager installs', ({ manager, install, execute }) => {
+  let app: string;
+  const tenon = (...args: string[]) => inFolder(app)(execute[0]!, ...execute.slice(1), 'tenon', ...args);
+
+  it('gets the packages by name, with an addon that nobody had to compile', () => {
+    app = emptyApp(manager);
+    const [command, ...args] = install as [string, ...string[]];
+    inFolder(app)(command, ...args, '@tenon/core', '@tenon/backend-cpu', '@tenon/model-stories');
+    const backend = realpathSync(join(app, 'node_modules/@tenon/backend-cpu'));
+    expect(existsSync(join(backend, 'native/build'))).toBe(false);
+    expect(existsSync(join(app, 'node_modules/cmake-js'))).toBe(false);
+  });
+
+  it('finds the device, and no other package has to be named', () => {
+    expect(tenon('devices')).toContain('cpu:0');
+  });
+
+  it('serves a model to a client', async () => {
+    await using server = await serve([], registry.environment, app);
+    const answer = tenon(
+      'complete',
+      '--url',
+      `${server.url}/v1`,
+      '-q',
+      'Once upon a time',
+      '--max-tokens',
+      '8',
+    );
+    expect(answer.trim().split(/\s+/).length).toBeGreaterThan(4);
+  });
+});
