@@ -182,7 +182,7 @@ async function draftRun(
   const foreign = modelOrigin === undefined ? undefined : await loadModelExtension(modelOrigin);
   const dtype = chooseDtype(config, device);
   const wantedLength = typeof config.maxModelLen === 'number' ? config.maxModelLen : modelLength(model);
-  const limits = resolveStepLimits(config, group.constraints, device, wantedLength);
+  const limits = resolveStepLimits(config, group.constraints, wantedLength);
   const { blockSize, maxNumSeqs, maxNumBatchedTokens } = limits;
   const planLimits = {
     maxTokens: maxNumBatchedTokens,
