@@ -86,7 +86,7 @@ class TestStep {
     WriteHeader(n, max_top, static_cast<int32_t>(history_seqs.size()));
     result_words_.assign(tenon::kResultHeaderWords + n * (3 + 2 * max_top), 12345);
     Status status = StepView::Parse(words_.data(), words_.size(), kLimits, &step);
-    if (status.ok()) status = ResultView::Parse(result_words_.data(), result_words_.size(), step, &result);
+    if (status.ok()) status = ResultView::Parse(result_words_.data(), result_words_.size(), step, 0, &result);
     EXPECT(status.ok(), "%s", status.message().c_str());
   }
 
