@@ -66,7 +66,7 @@ describe('a model source', () => {
     await expect(open('shelv://a/b', 'async () => 3')).rejects.toMatchObject({
       code: 'config.extension-not-found',
       message:
-        "no model source 'shelv'; found: shelf (shelf-source); install a package whose tenon.modelSources has this scheme, or name its folder with --plugin",
+        "no model source 'shelv'; found: shelf (shelf-source); install a package whose tenon.modelSources has this scheme, or name its folder with --plugin; a model of the hub is org/name, without an address",
     });
   });
 });

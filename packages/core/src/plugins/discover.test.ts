@@ -49,6 +49,17 @@ describe('discoverBackends', () => {
     expect(discover()[0]).toMatchObject({ id: 'toy', version: '1.2.3', manifest: { id: 'toy' } });
   });
 
+  it('leaves packages with extensions alone, and reports those with a field that means nothing', () => {
+    dependOn('stats', 'typo');
+    const statLoggers = [{ name: 'csv', entry: './index.js' }];
+    write('node_modules/stats/package.json', { name: 'stats', tenon: { statLoggers } });
+    write('node_modules/typo/package.json', { name: 'typo', tenon: { statLogger: statLoggers } });
+    expect(states(['stats'])).toEqual([['typo', 'dependency', 'incompatible']]);
+    expect(discover()[0]!.refusal!.reason).toMatch(
+      /^tenon has statLogger; expected one of backend, models, /,
+    );
+  });
+
   it('looks from a folder below the application, too', () => {
     dependOn('toy');
     addPackage('toy');

@@ -1,4 +1,5 @@
 /** Which backends there are. Only JSON is read here; a backend's code runs in a probe (probe.ts), and then when a device of it is used. */
+import { extensionKinds } from './extensions.js';
 import { isObject, readManifest, type BackendManifest, type Problem } from './manifest.js';
 import {
   findPackages,
@@ -53,7 +54,8 @@ function candidateOf({
     return { ...base, id: undefined, manifest: undefined, refusal: { state: 'incompatible', reason, remedy: "mend the package's package.json" } }; // prettier-ignore
   }
   const reading = readManifest(folder, json);
-  if (reading === undefined) return undefined;
+  if (reading === undefined && hasExtensions(json['tenon'])) return undefined;
+  if (reading === undefined) return { ...base, id: undefined, manifest: undefined, refusal: nothingKnown(json['tenon']) }; // prettier-ignore
   if ('problems' in reading) {
     const [reason, remedy] = [joined(reading.problems, 'reason'), joined(reading.problems, 'remedy')];
     return {
@@ -66,6 +68,15 @@ function candidateOf({
   const { manifest } = reading;
   const refusal: Refusal | undefined = distrust && { state: 'untrusted', ...distrust };
   return { ...base, id: manifest.id, manifest, refusal };
+}
+
+const hasExtensions = (tenon: Readonly<Record<string, unknown>>): boolean =>
+  Object.keys(extensionKinds).some((kind) => tenon[kind] !== undefined);
+
+function nothingKnown(tenon: Readonly<Record<string, unknown>>): Refusal {
+  const known = ['backend', ...Object.keys(extensionKinds)].join(', ');
+  const reason = `tenon has ${Object.keys(tenon).join(', ') || 'no field'}; expected one of ${known}`;
+  return { state: 'incompatible', reason, remedy: "mend the package's package.json" };
 }
 
 const joined = (problems: readonly Problem[], field: keyof Problem): string =>

@@ -82,7 +82,20 @@ describe('listExtensions', () => {
     dependOn('odd');
     addPackage('odd', tenon);
     addPackage('other', {});
-    expect(list().map((extension) => [extension.state, extension.problem])).toEqual([['unusable', problem]]);
+    expect(list().map((extension) => [extension.state, extension.problem])).toEqual([
+      ['incompatible', problem],
+    ]);
+  });
+
+  it.each([
+    ['^7.0.0', 'it is for @tenon/core ^7.0.0, and this is '],
+    ['seven', 'peerDependencies["@tenon/core"] is "seven"; expected a range such as ^'],
+  ])('refuses a package that is for @tenon/core %s', (range, reason) => {
+    dependOn('odd');
+    addPackage('odd', csv);
+    const manifest = { name: 'odd', peerDependencies: { '@tenon/core': range }, tenon: csv };
+    write('node_modules/odd/package.json', JSON.stringify(manifest));
+    expect(list()[0]).toMatchObject({ state: 'incompatible', problem: expect.stringContaining(reason) });
   });
 
   it('refuses an entry that a link leads out of the package', () => {
@@ -141,7 +154,7 @@ describe('loadExtension', () => {
     await expect(async () => loadExtension('statLoggers', 'cvs', list())).rejects.toMatchObject({
       code: 'config.extension-not-found',
       message:
-        "no stat logger 'cvs'; found: csv (stats), broken (stats: unusable, tenon.statLoggers[1].entry is missing); " +
+        "no stat logger 'cvs'; found: csv (stats), broken (stats: incompatible, tenon.statLoggers[1].entry is missing); " +
         'install a package whose tenon.statLoggers has this name, or name its folder with --plugin',
     });
   });

@@ -7,6 +7,7 @@ import { isAbsolute, join, sep } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { TenonError } from '../errors.js';
 import type { ExtensionModules } from '../extensions/index.js';
+import { checkPeer, isObject } from './manifest.js';
 import { pluginPackages, type DiscoverOptions, type PluginPackage } from './plugin-packages.js';
 
 /** Each is a list in `tenon` of package.json. */
@@ -21,6 +22,8 @@ interface KindRow {
   readonly noun: string;
   /** Functions that the default export must have. */
   readonly functions: readonly string[];
+  /** What the user may have meant, where there is none of that name. */
+  readonly hint?: string;
 }
 
 const word = { pattern: /^[a-z][a-z0-9_-]*$/, expected: 'a lower-case word' };
@@ -39,6 +42,7 @@ export const extensionKinds: Readonly<Record<ExtensionKind, KindRow>> = {
     expected: 'what stands before :// in lower case',
     noun: 'model source',
     functions: ['resolve'],
+    hint: '; a model of the hub is org/name, without an address',
   },
   statLoggers: { key: 'name', ...word, noun: 'stat logger', functions: ['create'] },
   logitsProcessors: { key: 'name', ...word, noun: 'logits processor', functions: ['create'] },
@@ -57,8 +61,11 @@ export interface Extension {
   readonly source: PluginPackage['source'];
   /** Absolute path of the module. */
   readonly entry: string;
-  /** ok: it may be loaded; ignored: an earlier package has the same name; untrusted: its code may not run. */
-  readonly state: 'ok' | 'ignored' | 'untrusted' | 'unusable';
+  /**
+   * ok: it may be loaded. ignored: an earlier package has the same name. untrusted: its code may not run. incompatible: what the
+   * package says is wrong, or for another core.
+   */
+  readonly state: 'ok' | 'ignored' | 'untrusted' | 'incompatible';
   /** Why it is not ok, and what to do. */
   readonly problem: string | undefined;
 }
@@ -109,7 +116,7 @@ function readEntry(found: PluginPackage, kind: ExtensionKind, item: unknown, at:
   if (typeof name !== 'string' || !pattern.test(name)) {
     return wrong(found, kind, '?', `${at}.${key} is ${JSON.stringify(name)}; expected ${expected}`);
   }
-  const problem = entryProblem(found.folder, item['entry'], `${at}.entry`);
+  const problem = entryProblem(found.folder, item['entry'], `${at}.entry`) ?? peerProblem(found.manifest);
   if (problem !== undefined) return wrong(found, kind, name, problem);
   const entry = join(found.folder, item['entry'] as string);
   const state = found.distrust === undefined ? 'ok' : 'untrusted';
@@ -118,12 +125,19 @@ function readEntry(found: PluginPackage, kind: ExtensionKind, item: unknown, at:
 }
 
 function wrong(found: PluginPackage, kind: ExtensionKind, name: string, problem: string): Extension {
-  return { ...describe(found, kind, name), entry: '', state: 'unusable', problem };
+  return { ...describe(found, kind, name), entry: '', state: 'incompatible', problem };
 }
 
 function describe(found: PluginPackage, kind: ExtensionKind, name: string) {
   const { manifest, source } = found;
   return { kind, name, packageName: found.name, packageVersion: String(manifest['version'] ?? '?'), source };
+}
+
+/** Why the package is for another core, where it says for which. */
+function peerProblem({ peerDependencies }: PluginPackage['manifest']): string | undefined {
+  if (!isObject(peerDependencies) || peerDependencies['@tenon/core'] === undefined) return undefined;
+  const problem = checkPeer(peerDependencies);
+  return problem && `${problem.reason}; ${problem.remedy}`;
 }
 
 /** Why `entry` names no module of the package's own, if it does not. */
@@ -187,7 +201,7 @@ export function invalid(extension: Extension, reason: string, cause?: unknown): 
 }
 
 function notFound(kind: ExtensionKind, name: string, extensions: readonly Extension[]): TenonError {
-  const { noun, key } = extensionKinds[kind];
+  const { noun, key, hint = '' } = extensionKinds[kind];
   const there = extensions.filter((extension) => extension.kind === kind);
   const found = there.map((extension) =>
     extension.state === 'ok'
@@ -196,11 +210,8 @@ function notFound(kind: ExtensionKind, name: string, extensions: readonly Extens
   );
   return new TenonError(
     'config.extension-not-found',
-    `no ${noun} '${name}'; found: ${found.join(', ') || 'none'}; install a package whose tenon.${kind} has this ${key}, or name its folder with --plugin`,
+    `no ${noun} '${name}'; found: ${found.join(', ') || 'none'}; install a package whose tenon.${kind} has this ${key}, or name its folder with --plugin${hint}`,
   );
 }
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
-
-const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);

@@ -202,7 +202,7 @@ function isMatch(entry: unknown): boolean {
 }
 
 /** Which versions of core a package was made for, by its peer dependency. */
-function checkPeer(peers: unknown, { core }: Target): Problem | undefined {
+export function checkPeer(peers: unknown, { core }: Target = thisTarget): Problem | undefined {
   const range = isObject(peers) ? peers['@tenon/core'] : undefined;
   const name = 'peerDependencies["@tenon/core"]';
   const example = `a range such as ^${core}`;

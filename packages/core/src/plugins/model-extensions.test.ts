@@ -104,12 +104,11 @@ describe("a package's model", () => {
     ['tensors', `(tensor) => [tensor, tensor]`, 'its tensors gives two the name embed'],
   ])('whose %s is %s is blamed by name', async (part, code, reason) => {
     addModel('TinyForCausalLM', { ...tiny, [part]: code });
-    const error: Error = await run(addCheckpoint({ architectures })).catch(
-      (thrown: Error) => thrown as never,
-    );
+    const error = await run(addCheckpoint({ architectures })).catch((thrown: unknown) => thrown as Error);
     expect(error).toMatchObject({ code: 'config.extension-invalid' });
-    expect(error.message).toContain(`model 'TinyForCausalLM' of tiny-model: ${reason}`);
-    expect(error.message).not.toContain('bug in Tenon');
+    const { message } = error as Error;
+    expect(message).toContain(`model 'TinyForCausalLM' of tiny-model: ${reason}`);
+    expect(message).not.toContain('bug in Tenon');
   });
 
   it.each([
