@@ -3,19 +3,13 @@
  * installed from there by name, by npm and by pnpm. First-party backends go through it as any other does.
  */
 import { execFileSync } from 'node:child_process';
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  realpathSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+// @ts-expect-error: plain JavaScript, a program too
+import { emptyApp as makeApp, installed, limits } from '../bench/install-cost.mjs';
 import { publishDependencies, startRegistry, type LoopbackRegistry } from './loopback-registry.js';
 import { copyForRelease } from './release-copy.js';
 import { serve } from './serve-process.js';
@@ -42,12 +36,7 @@ const versionOf = (name: string): string =>
   JSON.parse(readFileSync(join(release, 'packages', name, 'package.json'), 'utf8')).version;
 const title = (name: string, of = name) => `@tenon/${name}@${versionOf(of)}`;
 
-function emptyApp(name: string): string {
-  const app = join(folder, name);
-  mkdirSync(app);
-  writeFileSync(join(app, 'package.json'), JSON.stringify({ name, private: true }));
-  return app;
-}
+const emptyApp = (name: string): string => makeApp(join(folder, name));
 
 it('publishes every package once, a backend after its addon', () => {
   const publish = () => inFolder(release)(process.execPath, 'scripts/release.mjs').trim().split('\n');
@@ -61,6 +50,14 @@ it('publishes every package once, a backend after its addon', () => {
   );
   expect(first.at(-1)).toBe(`published: ${title('backend-cpu')}`);
   expect(publish()).toEqual(first.map((line) => line.replace('published', 'already published')));
+});
+
+it('costs little: core alone', () => {
+  const app = emptyApp('core');
+  inFolder(app)('npm', 'install', '@tenon/core');
+  const { megabytes, packages } = installed(join(app, 'node_modules'));
+  expect(megabytes).toBeLessThanOrEqual(limits.coreMegabytes);
+  expect(packages).toBeLessThanOrEqual(limits.corePackages);
 });
 
 describe.each([
