@@ -56,11 +56,8 @@ const lackingOptions: ReadonlyMap<string, LackingOption> = new Map([
     'speculative-config spec-method spec-model spec-tokens',
   ),
   ...lack('speculative decoding is not supported yet', 'per-request-spec-decode-metrics'),
-  ...lack(
-    'tool calling is not supported yet',
-    'enable-auto-tool-choice tool-call-parser tool-parser-plugin tool-server',
-  ),
-  ...lack('tool calling is not supported yet', 'exclude-tools-when-tool-choice-none'),
+  ...lack('use --plugin, and the name of its parser as --tool-call-parser', 'tool-parser-plugin'),
+  ...lack('the server runs no tools; clients do', 'tool-server'),
   ...lack(
     'reasoning parsers are not supported yet',
     'reasoning-parser reasoning-parser-plugin reasoning-config',

@@ -135,6 +135,11 @@ export const optionTable: readonly OptionRow[] = [
     default: 'auto',
   }),
   chat('trust-request-chat-template', 'flag', 'let requests bring their own template'),
+  chat('enable-auto-tool-choice', 'flag', 'let answers call the tools of their requests'),
+  command('tool-call-parser', 'text', 'how calls are found: hermes, llama3_json, or that of a plugin', {
+    group: 'Chat',
+  }),
+  chat('exclude-tools-when-tool-choice-none', 'flag', 'no tools in prompts whose answers may call none'),
   chat('response-role', 'text', 'role of answers', { default: 'assistant' }),
 
   memory('gpu-memory-utilization', 'number', "share of the device's free memory to use", { default: '0.92' }),
@@ -187,6 +192,11 @@ export const optionTable: readonly OptionRow[] = [
 
   device('device', 'text', 'auto, cpu, or another backend’s id', { default: 'auto' }),
   device('num-threads', 'integer', 'compute threads', { default: "the device's", min: 1 }),
+  device(
+    'restart-on-device-loss',
+    'flag',
+    'start again when the device is lost; queued requests wait for it',
+  ),
   device('plugin', 'list', 'packages or folders with further backends, models, …', { key: 'plugins' }),
 
   logging('log-level', 'text', 'debug also shows stack traces', {

@@ -7,10 +7,12 @@ import type { Logger } from 'pino';
 
 import type { LoadedEngine } from '../container.js';
 import type { Engine } from '../engine/types.js';
+import { hasStuckThread } from '../engine/stuck-threads.js';
 import { TenonError } from '../errors.js';
 import type { StatLoggers } from '../plugins/stat-loggers.js';
 import type { Address } from '../server/listen.js';
 import type { ServerOptions } from '../server/server-options.js';
+import type { NamedToolParser } from '../server/tool-calls/tool-parsers.js';
 import { loadEngine } from './load-engine.js';
 import { optionTable } from './option-table.js';
 import type { OptionValue } from './option-values.js';
@@ -49,6 +51,7 @@ async function serve(model: string | undefined, values: OptionValues): Promise<v
   const logger = createLogger(String(values.command['logLevel'] ?? 'info'));
   await checkAddress(address);
   const serverOptions = serverOptionsOf(values, logger);
+  const toolParser = await toolParserOf(values);
   const statLoggers = await openStatLoggers(values, logger);
   // The server's code loads while the engine's thread loads the model.
   const [loaded, { createApp }] = await Promise.all([
@@ -63,6 +66,7 @@ async function serve(model: string | undefined, values: OptionValues): Promise<v
     const app = await createApp({
       engine: loaded.engine,
       options: { ...serverOptions, ...namesOf(values, loaded) },
+      toolParser,
     });
     const url = await listen(app, address);
     if (values.command['keepAliveOnEngineDeath'] !== true) exitOnEngineDeath(app, logger);
@@ -90,6 +94,18 @@ function serverOptionsOf({ server, command }: OptionValues, logger: Logger): Par
     accessLog: command['disableAccessLog'] !== true,
     logger,
   };
+}
+
+async function toolParserOf({ command, server, engine }: OptionValues): Promise<NamedToolParser | undefined> {
+  const name = command['toolCallParser'];
+  if (name !== undefined) {
+    const { loadToolParser } = await import('../server/tool-calls/tool-parsers.js');
+    const plugins = (engine['plugins'] ?? []) as readonly string[];
+    return loadToolParser(String(name), { plugins, root: process.cwd() });
+  }
+  if (server['enableAutoToolChoice'] !== true) return undefined;
+  const message = '--enable-auto-tool-choice needs --tool-call-parser: hermes, llama3_json, or that of a plugin';
+  throw new TenonError('config.invalid-option', message);
 }
 
 function namesOf({ engine }: OptionValues, loaded: LoadedEngine): Pick<ServerOptions, 'servedModelNames'> {
@@ -172,10 +188,20 @@ function exitOnEngineDeath(app: FastifyInstance, logger: Logger): void {
   app.tenon.engine.onDeath(async (error) => {
     logger.fatal({ err: error }, 'the engine died; the server ends with status 1');
     const { endAfterDeath } = await import('../server/shutdown.js');
-    if (await endAfterDeath(app)) process.exit(1);
-    // Exiting would wait for the engine's thread, and so for ever.
-    process.kill(process.pid, 'SIGKILL');
+    if (await endAfterDeath(app)) exit(1, logger);
+    else kill(logger);
   });
+}
+
+function exit(status: number, logger: Logger): void {
+  if (hasStuckThread()) kill(logger);
+  else process.exit(status);
+}
+
+/** Exiting would wait for the engine's thread, and so for ever. */
+function kill(logger: Logger): void {
+  logger.warn('the engine thread hangs in the code of its backend; the process ends by SIGKILL');
+  process.kill(process.pid, 'SIGKILL');
 }
 
 async function stop(
@@ -191,9 +217,9 @@ async function stop(
     const { shutDown } = await import('../server/shutdown.js');
     await shutDown(app, timeoutMs);
     await statLoggers?.close();
-    process.exit(0);
+    exit(0, logger);
   } catch (error) {
     logger.error({ err: error }, 'shutting down failed');
-    process.exit(1);
+    exit(1, logger);
   }
 }

@@ -30,6 +30,7 @@ export type {
   TokenList,
   Vocabulary,
 } from './logits-processor.js';
+export type { Tool, ToolDelta, ToolParser, ToolParserOptions } from './tool-parser.js';
 export type { ModelSourceOptions, ResolvedModel } from './model-source.js';
 export type { StatLogger, StatLoggerOptions, StatRates, StatReport } from './stat-logger.js';
 

@@ -41,7 +41,8 @@ const answers = `## Answers
 | \`system_fingerprint\` | \`tenon-<version>-<parallelism>-<hash>\`: equal ones give equal answers to seeded requests; of a stream, on the last chunk |
 | \`choices[].index\` | number of the prompt · n + number of the choice |
 | \`choices[].text\`, \`choices[].message\` | the answer; of chat streams \`delta\`, and first one with the role |
-| \`choices[].finish_reason\` | \`stop\`: an end token, stop token or stop string; \`length\`: \`max_tokens\` or the model length; \`repetition\`: \`repetition_detection\`; \`abort\` |
+| \`choices[].message.tool_calls[]\` | of chat with \`tools\`: \`id\`, \`type\`, \`function\` with \`name\`, \`arguments\` (JSON text, as the model wrote it); \`content\` is null where there is nothing else. Of streams, first \`index\`, \`id\` and name, then parts of the arguments |
+| \`choices[].finish_reason\` | \`stop\`: an end token, stop token or stop string; \`length\`: \`max_tokens\` or the model length; \`repetition\`: \`repetition_detection\`; \`tool_calls\`: it stopped, and made calls; \`abort\` |
 | \`choices[].stop_reason\` | the stop string or the stop token's id, or \`repetition_detected\`; null for the end token |
 | \`choices[].logprobs\` | completions: \`tokens\`, \`token_logprobs\`, \`top_logprobs\`, \`text_offset\`; chat: \`content[]\` of \`token\`, \`logprob\`, \`bytes\`, \`top_logprobs[]\`; at least -9999 |
 | \`choices[].token_ids\`, \`prompt_token_ids\` | with \`return_token_ids\` |

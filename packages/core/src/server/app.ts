@@ -23,6 +23,7 @@ import { modelRoutes } from './routes/v1/models.js';
 import { versionRoute } from './routes/version.js';
 import { createServerContext, type ServerContext } from './server-context.js';
 import { completeServerOptions, type ServerOptions } from './server-options.js';
+import type { NamedToolParser } from './tool-calls/tool-parsers.js';
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -33,12 +34,17 @@ declare module 'fastify' {
 export interface CreateAppOptions {
   readonly engine: Engine;
   readonly options?: Partial<ServerOptions>;
+  readonly toolParser?: NamedToolParser | undefined;
 }
 
 /** Ready for `listen` or `inject`. Closing it does not close the engine: see shutdown.ts. */
-export async function createApp({ engine, options: given = {} }: CreateAppOptions): Promise<FastifyInstance> {
+export async function createApp({
+  engine,
+  options: given = {},
+  toolParser,
+}: CreateAppOptions): Promise<FastifyInstance> {
   const options = completeServerOptions(given, engine.info.modelName);
-  const context = createServerContext(engine, options);
+  const context = createServerContext(engine, options, toolParser);
   const app = fastify({
     ...connectionLimits(options.clientTimeoutSeconds, options.logger),
     ...(options.logger === undefined ? {} : { loggerInstance: options.logger }),

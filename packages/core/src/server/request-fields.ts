@@ -39,7 +39,7 @@ const refused = (
 ): OtherField => ({ apis: of, status: 'refused', reason, neutral }); // prettier-ignore
 
 const structured = 'structured output is not supported yet; ask for JSON in the prompt';
-const tools = 'tool calling is not supported yet; describe the tools in a message and read the answer';
+const tools = 'OpenAI has replaced it; use tools and tool_choice';
 const beams = 'beam search is not supported yet; use n with a temperature';
 const multimodal = 'only text is supported';
 const reasoning = 'reasoning parsers are not supported yet; the reasoning is part of the content';
@@ -63,9 +63,6 @@ export const otherFields: Readonly<Record<string, OtherField>> = {
   guided_grammar: refused(apis, structured),
   guided_decoding_backend: refused(apis, structured),
   guided_whitespace_pattern: refused(apis, structured),
-  tools: refused(chat, tools),
-  tool_choice: refused(chat, tools, ['none']),
-  parallel_tool_calls: refused(chat, tools, [true]),
   functions: refused(chat, tools),
   function_call: refused(chat, tools, ['none']),
   use_beam_search: refused(apis, beams, [false]),

@@ -5,10 +5,13 @@ import type { Engine } from '../engine/types.js';
 import { tenonVersion } from '../version.js';
 import { GenerationLog } from './generation-log.js';
 import type { ServerOptions } from './server-options.js';
+import type { NamedToolParser } from './tool-calls/tool-parsers.js';
 
 export interface ServerContext {
   readonly engine: Engine;
   readonly options: ServerOptions;
+  /** --tool-call-parser. */
+  readonly toolParser: NamedToolParser | undefined;
   /** Unix time, seconds. */
   readonly startedAt: number;
   readonly systemFingerprint: string;
@@ -24,10 +27,15 @@ export interface ServerState {
   numActiveRequests: number;
 }
 
-export function createServerContext(engine: Engine, options: ServerOptions): ServerContext {
+export function createServerContext(
+  engine: Engine,
+  options: ServerOptions,
+  toolParser?: NamedToolParser,
+): ServerContext {
   return {
     engine,
     options,
+    toolParser,
     startedAt: Math.floor(Date.now() / 1000),
     systemFingerprint: systemFingerprint(engine, options),
     state: { shuttingDown: false, numActiveRequests: 0 },

@@ -15,6 +15,10 @@ export interface ServerOptions {
   readonly chatTemplateContentFormat: 'auto' | 'string' | 'openai';
   /** Whether a request may bring its own chat template. */
   readonly trustRequestChatTemplate: boolean;
+  /** Read tool calls in the answers of requests with tools; needs a tool parser. */
+  readonly enableAutoToolChoice: boolean;
+  /** Keep tools out of the prompts of requests that may call none. */
+  readonly excludeToolsWhenToolChoiceNone: boolean;
   /** The role of generated messages. */
   readonly responseRole: string;
   readonly enablePromptTokensDetails: boolean;
@@ -54,6 +58,8 @@ export function completeServerOptions(options: Partial<ServerOptions>, modelName
     chatTemplate: options.chatTemplate,
     chatTemplateContentFormat: options.chatTemplateContentFormat ?? 'auto',
     trustRequestChatTemplate: options.trustRequestChatTemplate ?? false,
+    enableAutoToolChoice: options.enableAutoToolChoice ?? false,
+    excludeToolsWhenToolChoiceNone: options.excludeToolsWhenToolChoiceNone ?? false,
     responseRole: options.responseRole ?? 'assistant',
     enablePromptTokensDetails: options.enablePromptTokensDetails ?? true,
     enableForceIncludeUsage: options.enableForceIncludeUsage ?? false,

@@ -14,6 +14,7 @@ type Proof = (api: LiveApi) => Promise<void>;
 /** Sampling that hardly ever takes the likeliest token. */
 const wild = { temperature: 2, seed: 7 };
 const many = { temperature: 1.5, n: maxNumSeqs };
+const tools = [{ type: 'function', function: { name: 'look_up', parameters: { type: 'object' } } }];
 
 export const proofs: Readonly<Record<string, Proof>> = {
   async model(api) {
@@ -399,6 +400,41 @@ export const proofs: Readonly<Record<string, Proof>> = {
     expect(await promptText(api, { documents: [{ title: 'The Wind' }] })).toMatch(/^The Wind\n/);
   },
 
+  async tools(api) {
+    const [choice] = (await api.ask({ tools })).choices;
+    expect(await promptText(api, { tools })).toMatch(/^tools look_up\n/);
+    expect(choice.message?.content).toBeNull();
+    expect(calledWords(choice).length).toBeGreaterThan(1);
+    expect(await api.error({ tools: [{ ...tools[0], type: 'custom' }] })).toMatchObject({
+      param: 'tools.0.type',
+    });
+    const strict = [{ type: 'function', function: { name: 'look_up', strict: true } }];
+    expect(await api.error({ tools: strict })).toMatchObject({ param: 'tools.0.function.strict' });
+  },
+
+  async tool_choice(api) {
+    const [called] = (await api.ask({ tools, tool_choice: 'auto' })).choices;
+    const [told] = (await api.ask({ tools, tool_choice: 'none' })).choices;
+    expect(told.message).not.toHaveProperty('tool_calls');
+    expect(calledWords(called)).toEqual(textOf(told).trim().split(/\s+/));
+    const named = { type: 'function', function: { name: 'look_up' } };
+    for (const choice of ['required', named]) {
+      expect(await api.error({ tools, tool_choice: choice })).toMatchObject({
+        code: 400,
+        param: 'tool_choice',
+        tenon_code: 'request.unsupported-parameter',
+      });
+    }
+    expect(await api.error({ tool_choice: 'auto' })).toMatchObject({ code: 400, param: 'tool_choice' });
+    expect(await api.tokens({ tool_choice: 'none' })).toEqual(await api.tokens());
+  },
+
+  async parallel_tool_calls(api) {
+    const [several] = (await api.ask({ tools, parallel_tool_calls: true })).choices;
+    const [single] = (await api.ask({ tools, parallel_tool_calls: false })).choices;
+    expect(calledWords(single)).toEqual(calledWords(several).slice(0, 1));
+  },
+
   async chat_template(api) {
     const template = "{{ 'Say: ' + messages[0].content }}";
     expect(await promptText(api, { chat_template: template })).toBe(`Say: ${messages[0]?.content}`);
@@ -418,6 +454,14 @@ export const proofs: Readonly<Record<string, Proof>> = {
     expect(await api.ask({ max_tokens: 1 })).not.toHaveProperty('prompt_text');
   },
 };
+
+/** The arguments of an answer's calls, by the parser of live-model.ts. */
+function calledWords({ message }: Choice): string[] {
+  return (message?.tool_calls ?? []).map(({ function: called }) => {
+    expect(called.name).toBe('look_up');
+    return (JSON.parse(called.arguments) as { word: string }).word;
+  });
+}
 
 /** Each token is the best by the raw log-probabilities less the penalties of those before it. */
 async function expectPenalized(

@@ -8,6 +8,7 @@ import { expect } from 'vitest';
 import { referenceBackend } from '../../src/conformance/reference-backend.js';
 import { createEngine } from '../../src/container.js';
 import type { Engine } from '../../src/engine/types.js';
+import type { ToolParserExtension } from '../../src/extensions/tool-parser.js';
 import { resolveSamplingParams } from '../../src/sampling/resolve-sampling-params.js';
 import { createApp } from '../../src/server/app.js';
 import type { Api } from '../../src/server/request-fields.js';
@@ -27,12 +28,18 @@ export const prompt = 'Once upon a time there was a little fox who lived in the 
 export const messages = [{ role: 'user', content: 'Tell me a story about a dog and a bird.' }];
 
 /** The model's own template, which shows further variables too. */
-const chatTemplate = `{% if documents %}{{ documents[0]['title'] + '\\n' }}{% endif %}{% if mood %}{{ 'mood ' + mood + '\\n' }}{% endif %}{% if reasoning_effort %}{{ 'effort ' + reasoning_effort + (' on' if enable_thinking else ' off') + '\\n' }}{% endif %}{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}`;
+const chatTemplate = `{% if documents %}{{ documents[0]['title'] + '\\n' }}{% endif %}{% if mood %}{{ 'mood ' + mood + '\\n' }}{% endif %}{% if reasoning_effort %}{{ 'effort ' + reasoning_effort + (' on' if enable_thinking else ' off') + '\\n' }}{% endif %}{% if tools %}{{ 'tools ' + tools[0].function.name + '\\n' }}{% endif %}{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}`;
 
 export interface Choice {
   readonly index: number;
   readonly text?: string;
-  readonly message?: { readonly role: string; readonly content: string };
+  readonly message?: {
+    readonly role: string;
+    readonly content: string | null;
+    readonly tool_calls?: readonly {
+      readonly function: { readonly name: string; readonly arguments: string };
+    }[];
+  };
   readonly token_ids: readonly number[];
   readonly prompt_token_ids?: readonly number[];
   readonly prompt_logprobs?: PromptLogprobs;
@@ -147,6 +154,24 @@ export function promptTokensOf(answer: Answer): readonly number[] {
   return answer.prompt_token_ids ?? answer.choices[0].prompt_token_ids ?? [];
 }
 
+/** For answers of a model that knows no tools: each word calls the first, with itself as the argument. */
+const wordsToolParser: ToolParserExtension = {
+  create: ({ tools }) => {
+    let text = '';
+    return {
+      push: (piece) => {
+        text += piece;
+        return [];
+      },
+      finish: () =>
+        text.trim().split(/\s+/).flatMap((word) => [
+          { type: 'call', name: tools[0]!.function.name },
+          { type: 'arguments', json: JSON.stringify({ word }) },
+        ]), // prettier-ignore
+    };
+  },
+};
+
 export interface LiveModel extends AsyncDisposable {
   readonly completions: LiveApi;
   readonly chat: LiveApi;
@@ -182,8 +207,10 @@ export async function startLiveModel(): Promise<LiveModel> {
     options: {
       servedModelNames: ['stories', 'also-stories'],
       trustRequestChatTemplate: true,
+      enableAutoToolChoice: true,
       disableDocs: true,
     },
+    toolParser: { name: 'words', extension: wordsToolParser },
   });
   return {
     completions: new LiveApi('completions', engine, app),

@@ -84,6 +84,8 @@ export interface Script {
   /** Tokens that carry no text yet, as parts of a character do. */
   readonly heldBackTokens?: readonly number[];
   readonly numCachedTokens?: number;
+  /** What every sequence says to a prompt, in ASCII, a token per character; then it stops. */
+  readonly answer?: (prompt: string) => string;
 }
 
 export class ScriptedEngine implements Engine {
@@ -132,9 +134,13 @@ export class ScriptedEngine implements Engine {
   async *#run(request: GenerateRequest, prompt: readonly number[]): AsyncGenerator<RequestOutput> {
     const { params, signal } = request;
     const arrivalMs = performance.now();
-    const maxTokens = params.maxTokens ?? 8;
-    const sequences = Array.from({ length: params.n }, (_, index) =>
-      scriptedTokens(prompt, index, maxTokens),
+    const said = this.#script.answer?.(Buffer.from(prompt).toString());
+    const answer = said === undefined ? undefined : [...Buffer.from(said)];
+    const maxTokens = Math.min(params.maxTokens ?? answer?.length ?? 8, answer?.length ?? Infinity);
+    const end = answer?.length === maxTokens ? 'stop' : 'length';
+    const sequences = Array.from(
+      { length: params.n },
+      (_, index) => answer ?? scriptedTokens(prompt, index, maxTokens),
     );
     for (let k = 0; k < maxTokens; k++) {
       if (this.#script.tokenDelayMs !== undefined) await this.#pause(this.#script.tokenDelayMs, signal);
@@ -155,7 +161,7 @@ export class ScriptedEngine implements Engine {
         promptTokenIds: prompt,
         promptLogprobs: promptLogprobs(prompt, params.promptLogprobs),
         outputs: sequences.map((tokens, index) =>
-          this.#output(index, tokens.slice(from, k + 1), params.logprobs, finished ? 'length' : undefined),
+          this.#output(index, tokens.slice(from, k + 1), params.logprobs, finished ? end : undefined),
         ),
         finished,
         numCachedTokens: this.#script.numCachedTokens ?? 0,
@@ -302,4 +308,5 @@ const scriptedStats: EngineStats = {
   numGenerationTokensTotal: 17,
   numStepsTotal: 1,
   numStepsInFlight: 0,
+  numRestartsTotal: 0,
 };

@@ -3,8 +3,10 @@ import type { CompletionOutput, RequestOutput } from '../../engine/types.js';
 import type { SamplingParams } from '../../sampling/sampling-params.js';
 import type { ChatCompletionRequest } from '../schemas/chat-completions.js';
 import type { ServerContext } from '../server-context.js';
+import type { ToolCalling } from '../tool-calls/tool-calling.js';
+import { joinDeltas, type ToolCall, ToolCallReader } from '../tool-calls/tool-call-reader.js';
 import { type Answer, metricsOf, TokenCounts } from './answer.js';
-import { ChunkFormat } from './chunk-format.js';
+import { type AnswerEnd, ChunkFormat } from './chunk-format.js';
 import { DeltaBuffer } from './delta-buffer.js';
 import { type ChatLogprobs, chatLogprobs, promptLogprobs } from './logprobs.js';
 import type { AnswerStream } from './run-requests.js';
@@ -15,6 +17,8 @@ export interface ChatJob {
   readonly answer: Answer;
   readonly promptText: string;
   readonly params: SamplingParams;
+  /** Undefined: answers are text. */
+  readonly toolCalling: ToolCalling | undefined;
   readonly context: ServerContext;
 }
 
@@ -44,14 +48,30 @@ export function chatAnswer(job: ChatJob, output: RequestOutput): unknown {
 }
 
 function chatChoice(job: ChatJob, sequence: CompletionOutput): unknown {
+  const { hasCalls, ...answer } = answered(job, sequence.text);
   return {
     index: sequence.index,
-    message: { role: roleOf(job), content: echoOf(job) + sequence.text, refusal: null },
+    message: { role: roleOf(job), ...answer, refusal: null },
     logprobs: sequenceLogprobs(job, sequence) ?? null,
-    finish_reason: sequence.finishReason ?? null,
+    finish_reason: endOf(sequence, hasCalls) ?? null,
     stop_reason: sequence.stopReason ?? null,
     token_ids: job.answer.returnTokenIds ? sequence.tokenIds : undefined,
   };
+}
+
+/** Content is null where there are calls and nothing else. */
+function answered(job: ChatJob, text: string): { content: string | null; tool_calls?: ToolCall[]; hasCalls: boolean } {
+  const echoed = echoOf(job);
+  if (job.toolCalling === undefined) return { content: echoed + text, hasCalls: false };
+  const reader = new ToolCallReader(job.toolCalling);
+  const { content, toolCalls } = joinDeltas([...reader.push(text), ...reader.finish()]);
+  if (toolCalls.length === 0) return { content: echoed + content, hasCalls: false };
+  return { content: echoed + content || null, tool_calls: toolCalls, hasCalls: true };
+}
+
+/** An answer that was cut off says so, also where it made calls. */
+function endOf({ finishReason }: CompletionOutput, hasCalls: boolean): AnswerEnd | undefined {
+  return hasCalls && finishReason === 'stop' ? 'tool_calls' : finishReason;
 }
 
 function sequenceLogprobs({ params, answer }: ChatJob, sequence: CompletionOutput): ChatLogprobs | undefined {
@@ -80,12 +100,17 @@ export class ChatStream implements AnswerStream {
   readonly #format: ChunkFormat;
   readonly #counts = new TokenCounts();
   readonly #buffer: DeltaBuffer;
+  /** By choice; empty where answers are text. */
+  readonly #readers: readonly ToolCallReader[];
   #lastOutput: RequestOutput | undefined;
 
   constructor(job: ChatJob) {
     this.#job = job;
     this.#format = new ChunkFormat({ ...job.answer, object: 'chat.completion.chunk' });
     this.#buffer = new DeltaBuffer(job.answer.streamInterval);
+    const { toolCalling, params } = job;
+    this.#readers =
+      toolCalling === undefined ? [] : Array.from({ length: params.n }, () => new ToolCallReader(toolCalling));
   }
 
   onOutput(_promptIndex: number, output: RequestOutput, writer: SseWriter): void {
@@ -119,27 +144,37 @@ export class ChatStream implements AnswerStream {
       writer.write(
         this.#format.chunk({ choiceIndex: index, payload: role, chunkMembers, usage: this.#usage(index) }),
       );
-      if (echoed !== '') writer.write(this.#contentChunk(index, echoed));
+      if (echoed !== '') writer.write(this.#chunk(index, { content: echoed }));
     }
   }
 
+  /** What is told of the tokens goes with the last chunk that they gave. */
   #writeDelta(delta: CompletionOutput, writer: SseWriter): void {
     const { answer, params } = this.#job;
     this.#counts.addGenerated(delta.index, delta.tokenIds.length);
+    const deltas = this.#read(delta);
     const wantsTokens = answer.returnTokenIds || params.logprobs !== undefined;
-    if (delta.text === '' && delta.finishReason === undefined && !(wantsTokens && delta.tokenIds.length > 0))
-      return;
-    writer.write(this.#contentChunk(delta.index, delta.text, delta));
+    const isTold = delta.finishReason !== undefined || (wantsTokens && delta.tokenIds.length > 0);
+    if (deltas.length === 0 && isTold) deltas.push(this.#readers.length > 0 ? {} : { content: '' });
+    deltas.forEach((found, i) => {
+      writer.write(this.#chunk(delta.index, found, i === deltas.length - 1 ? delta : undefined));
+    });
   }
 
-  #contentChunk(choiceIndex: number, text: string, delta?: CompletionOutput): string {
+  #read({ index, text, finishReason }: CompletionOutput): object[] {
+    const reader = this.#readers[index];
+    if (reader === undefined) return text === '' ? [] : [{ content: text }];
+    return [...reader.push(text), ...(finishReason === undefined ? [] : reader.finish())];
+  }
+
+  #chunk(choiceIndex: number, delta: object, output?: CompletionOutput): string {
     return this.#format.chunk({
       choiceIndex,
-      payload: `"delta":{"content":${JSON.stringify(text)}}`,
-      logprobs: delta && sequenceLogprobs(this.#job, delta),
-      finishReason: delta?.finishReason,
-      stopReason: delta?.stopReason,
-      tokenIds: this.#job.answer.returnTokenIds ? delta?.tokenIds : undefined,
+      payload: `"delta":${JSON.stringify(delta)}`,
+      logprobs: output && sequenceLogprobs(this.#job, output),
+      finishReason: output && endOf(output, this.#readers[choiceIndex]?.hasCalls === true),
+      stopReason: output?.stopReason,
+      tokenIds: this.#job.answer.returnTokenIds ? output?.tokenIds : undefined,
       usage: this.#usage(choiceIndex),
     });
   }

@@ -16,7 +16,8 @@ export function templateMessages(messages: readonly ChatMessageBody[], format: C
   return messages.map((message, i) => {
     const parts = contentParts(message, i);
     const content = format === 'string' ? joined(message, parts) : parts;
-    return { ...message, ...reasoningOf(message), content, ...toolCallsOf(message, i) };
+    const { tool_calls: _, ...rest } = message;
+    return { ...rest, ...reasoningOf(message), content, ...toolCallsOf(message, i) };
   });
 }
 
@@ -57,9 +58,9 @@ function reasoningOf(message: object): Record<string, unknown> {
   return text === undefined || text === null ? {} : { reasoning: text, reasoning_content: text };
 }
 
-/** Templates want a call's arguments as an object; the API carries them as JSON text. */
+/** Templates want a call's arguments as an object; the API carries them as JSON text. Some ask whether there is the field. */
 function toolCallsOf(message: ChatMessageBody, messageIndex: number): Record<string, unknown> {
-  if (!Array.isArray(message.tool_calls) || message.tool_calls.length === 0) return { tool_calls: undefined };
+  if (!Array.isArray(message.tool_calls) || message.tool_calls.length === 0) return {};
   const calls = message.tool_calls.map((call, i) => {
     const fn = (call as { function?: { arguments?: unknown } }).function;
     if (typeof fn?.arguments !== 'string') return call;

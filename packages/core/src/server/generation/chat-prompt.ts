@@ -1,9 +1,11 @@
 /** A chat request's prompt: messages through the template to text and token ids. */
 import type { Prompt } from '../../engine/types.js';
 import { TenonError } from '../../errors.js';
+import type { Tool } from '../../extensions/tool-parser.js';
 import type { Tokenizer } from '../../tokenizer/types.js';
 import type { ChatMessageBody } from '../schemas/chat-completions.js';
 import type { ServerContext } from '../server-context.js';
+import { shownTools } from '../tool-calls/tool-calling.js';
 import { contentFormatOf, templateMessages } from './chat-messages.js';
 import { type Truncation, truncatePrompt } from './truncate-prompt.js';
 
@@ -12,6 +14,8 @@ export interface ChatPromptBody extends Truncation {
   readonly add_generation_prompt?: boolean;
   readonly continue_final_message?: boolean;
   readonly documents?: readonly object[];
+  readonly tools?: readonly Tool[];
+  readonly tool_choice?: unknown;
   readonly chat_template?: string;
   readonly chat_template_kwargs?: object;
   readonly add_special_tokens?: boolean;
@@ -60,6 +64,7 @@ export function renderMessages(body: ChatPromptBody, tokenizer: Tokenizer, conte
     addGenerationPrompt: body.add_generation_prompt ?? !continueFinalMessage,
     continueFinalMessage,
     documents: body.documents,
+    tools: shownTools(body, context),
     kwargs: { ...reasoningVariables(body.reasoning_effort), ...body.chat_template_kwargs },
   });
 }

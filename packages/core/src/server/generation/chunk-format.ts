@@ -2,12 +2,15 @@
 import type { FinishReason } from '../../engine/types.js';
 import type { AnswerMetrics, Usage } from './usage.js';
 
+/** Why an answer ended: as the engine says, or with calls of tools. */
+export type AnswerEnd = FinishReason | 'tool_calls';
+
 export interface Chunk {
   readonly choiceIndex: number;
   /** JSON members: `"text":"…"`, `"delta":{…}`. */
   readonly payload: string;
   readonly logprobs?: unknown;
-  readonly finishReason?: FinishReason;
+  readonly finishReason?: AnswerEnd;
   readonly stopReason?: string | number;
   readonly tokenIds?: readonly number[];
   /** Further JSON members of the choice and of the chunk, each with a leading comma. */

@@ -100,6 +100,11 @@ export class ServerMetrics {
       'Prompt tokens found in the prefix cache',
       (stats) => stats.prefixCacheHitsTotal,
     );
+    this.#total(
+      'engine_restarts',
+      'Times that the engine came back after it had lost its device',
+      (stats) => stats.numRestartsTotal,
+    );
   }
 
   #registerCacheConfig(): void {

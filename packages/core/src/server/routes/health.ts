@@ -24,8 +24,8 @@ function healthProblem({ engine, state }: ServerContext): TenonError | undefined
   if (state.shuttingDown) return new TenonError('capacity.shutting-down', 'the server is shutting down');
   const health = engine.health();
   if (health.ok) return undefined;
-  return new TenonError(
-    'internal.engine-died',
-    `the engine is not healthy: ${health.reason ?? 'no reason given'}`,
-  );
+  const { reason = 'no reason given', isRestarting = false } = health;
+  return isRestarting
+    ? new TenonError('backend.device-lost', `the engine is restarting: ${reason}`)
+    : new TenonError('internal.engine-died', `the engine is not healthy: ${reason}`);
 }

@@ -10,8 +10,25 @@ export const ChatMessageSchema = Type.Object({
   tool_calls: Type.Optional(Type.Union([Type.Array(Type.Object({})), Type.Null()])),
 });
 
+const ToolSchema = Type.Object({
+  type: Type.Literal('function'),
+  function: Type.Object({
+    name: Type.String({ minLength: 1 }),
+    description: Type.Optional(Type.String()),
+    parameters: Type.Optional(Type.Object({})),
+    strict: Type.Optional(Type.Boolean()),
+  }),
+});
+
 /** What turns messages into a prompt; /tokenize takes these too. */
 export const templateFields = {
+  tools: Type.Optional(
+    Type.Array(ToolSchema, {
+      minItems: 1,
+      description:
+        'Functions that the answer may call: `type` `function`, `function` with `name`, `description`, `parameters` (a JSON schema). The template’s `tools`',
+    }),
+  ),
   add_generation_prompt: Type.Optional(
     Type.Boolean({ default: true, description: 'End the prompt where the answer begins' }),
   ),
@@ -50,6 +67,26 @@ export const ChatCompletionRequest = Type.Object(
       }),
     ),
     ...templateFields,
+    tool_choice: Type.Optional(
+      Type.Union(
+        [
+          Type.Literal('none'),
+          Type.Literal('auto'),
+          Type.Literal('required'),
+          Type.Object({
+            type: Type.Literal('function'),
+            function: Type.Object({ name: Type.String({ minLength: 1 }) }),
+          }),
+        ],
+        {
+          description:
+            '`auto`, the default with `tools`: the answer’s calls become `tool_calls`; needs --enable-auto-tool-choice and --tool-call-parser. `none`: they stay text. The others are refused: they need structured output',
+        },
+      ),
+    ),
+    parallel_tool_calls: Type.Optional(
+      Type.Boolean({ default: true, description: 'False: one call at most; further ones are left out' }),
+    ),
     echo: Type.Optional(
       Type.Boolean({
         default: false,

@@ -26,9 +26,12 @@ const answerFields = {
   usage: Usage,
 };
 
+const reasons = ['stop', 'length', 'repetition', 'abort'];
+const FinishReason = (names: readonly string[]) => Type.Union(names.map((name) => Type.Literal(name)));
+
 const choiceFields = {
   index: Type.Integer(),
-  finish_reason: Type.Union(['stop', 'length', 'repetition', 'abort'].map((reason) => Type.Literal(reason))),
+  finish_reason: FinishReason(reasons),
   stop_reason: Type.Union([Type.String(), Type.Integer(), Type.Null()]),
   token_ids: Type.Optional(Type.Array(Type.Integer())),
 };
@@ -45,13 +48,24 @@ export const CompletionResponse = Type.Object({
   ),
 });
 
+const ToolCall = Type.Object({
+  id: Type.String(),
+  type: Type.Literal('function'),
+  function: Type.Object({ name: Type.String(), arguments: Type.String({ description: 'JSON' }) }),
+});
+
 export const ChatCompletionResponse = Type.Object({
   ...answerFields,
   object: Type.Literal('chat.completion'),
   choices: Type.Array(
     Type.Object({
       ...choiceFields,
-      message: Type.Object({ role: Type.String(), content: Type.String() }),
+      finish_reason: FinishReason([...reasons, 'tool_calls']),
+      message: Type.Object({
+        role: Type.String(),
+        content: Type.Union([Type.String(), Type.Null()]),
+        tool_calls: Type.Optional(Type.Array(ToolCall)),
+      }),
       logprobs: Type.Union([Type.Object({}), Type.Null()]),
     }),
   ),

@@ -12,6 +12,7 @@ import { refuseUnsupportedFields } from '../../request-fields.js';
 import { ChatCompletionRequest } from '../../schemas/chat-completions.js';
 import { ChatCompletionResponse, errorResponses } from '../../schemas/responses.js';
 import type { ServerContext } from '../../server-context.js';
+import { samplingFor, toolCallingOf } from '../../tool-calls/tool-calling.js';
 
 export function chatCompletionRoute(app: FastifyInstance, context: ServerContext): void {
   const { engine } = context;
@@ -27,9 +28,10 @@ export function chatCompletionRoute(app: FastifyInstance, context: ServerContext
     handler: async (request, reply) => {
       const { body } = request;
       const answer = beginAnswer('chatcmpl', body, request, context);
-      const params = samplingFromChat(body, engine);
+      const toolCalling = toolCallingOf(body, context);
+      const params = samplingFor(toolCalling, samplingFromChat(body, engine));
       const { text, prompt, addSpecialTokens } = await chatPrompt(body, context, params.maxTokens);
-      const job: ChatJob = { body, answer, promptText: text, params, context };
+      const job: ChatJob = { body, answer, promptText: text, params, toolCalling, context };
       const generateRequest: GenerateRequest = {
         requestId: engineRequestId(answer.id, 0),
         prompt,
