@@ -1,6 +1,6 @@
 /** Composes an engine: the one place that knows which parts it is made of. */
 import 'reflect-metadata';
-import { container, instanceCachingFactory, type DependencyContainer, type InjectionToken } from 'tsyringe';
+import { container, type DependencyContainer, type InjectionToken } from 'tsyringe';
 import type { BackendModule } from './backend/index.js';
 import { parseEngineOptions, type EngineConfig, type EngineOptions } from './config/engine-options.js';
 import { startInProcess, startInThread, type StartedCore } from './engine/core-link.js';
@@ -11,6 +11,9 @@ import {
   type RuntimeInfo,
   type RuntimeOptions,
 } from './engine/engine-runtime.js';
+import type { CoreLink } from './engine/link.js';
+import { RestartingLink } from './engine/restarting-link.js';
+import { checkSameRun, sameRunConfig } from './engine/same-run.js';
 import type { Engine, EngineInfo } from './engine/types.js';
 import { asTenonError } from './errors.js';
 import { checkpointExtensions } from './plugins/checkpoint-extensions.js';
@@ -53,8 +56,7 @@ const tokens = {
   checkpoint: Symbol('Checkpoint') as InjectionToken<Checkpoint>,
   backends: Symbol('BackendReports') as InjectionToken<readonly BackendReport[]>,
   tokenizer: Symbol('Tokenizer') as InjectionToken<{ readonly tokenizer: Tokenizer | undefined }>,
-  core: Symbol('StartedCore') as InjectionToken<StartedCore>,
-  engine: Symbol('Engine') as InjectionToken<Engine>,
+  runtime: Symbol('RuntimeInfo') as InjectionToken<RuntimeInfo>,
 };
 
 /**
@@ -75,10 +77,9 @@ export async function createEngine(
   parts.register(tokens.checkpoint, { useValue: checkpoint });
   parts.register(tokens.backends, { useValue: backends });
   const [core, tokenizer] = await settleBoth(startCore(parts), openTokenizer(parts));
-  parts.register(tokens.core, { useValue: core });
+  parts.register(tokens.runtime, { useValue: core.info });
   parts.register(tokens.tokenizer, { useValue: { tokenizer } });
-  parts.register(tokens.engine, { useFactory: instanceCachingFactory(makeClient) });
-  return { engine: parts.resolve(tokens.engine), runtime: core.info };
+  return { engine: makeClient(parts, core.link), runtime: core.info };
 }
 
 /**
@@ -141,16 +142,27 @@ function extensionsOf({ plugins }: EngineConfig, host: EngineHost): CheckpointEx
   return checkpointExtensions(extensions, (message) => host.log?.('warn', message));
 }
 
+/** The core whose place another takes. */
+interface LostCore {
+  readonly info: RuntimeInfo;
+  /** Nobody waits for the other one any more. */
+  readonly signal: AbortSignal;
+}
+
 /** Weights that changed while they were loaded are refused. */
-async function startCore(parts: DependencyContainer): Promise<StartedCore> {
+async function startCore(parts: DependencyContainer, lost?: LostCore): Promise<StartedCore> {
   const host = parts.resolve(tokens.host);
   const checkpoint = parts.resolve(tokens.checkpoint);
-  const backends = parts.resolve(tokens.backends);
-  const options = runtimeOptions(parts.resolve(tokens.config), checkpoint, host, backends);
+  const config = parts.resolve(tokens.config);
+  const options =
+    lost === undefined
+      ? runtimeOptions(config, checkpoint, host, parts.resolve(tokens.backends))
+      : await runtimeOptionsAgain(config, checkpoint, host, lost);
   const start = host.inProcess === true || host.backend !== undefined ? startInProcess : startInThread;
-  const core = await start(options, checkpoint, runtimeHost(host));
+  const core = await start(options, checkpoint, runtimeHost(host, lost), lost?.signal);
   try {
     await checkpoint.verifyUnchanged();
+    if (lost !== undefined) checkSameRun(lost.info, core.info);
   } catch (error) {
     await core.link.close();
     throw error;
@@ -168,10 +180,22 @@ function runtimeOptions(
   return { config, model, modelOrigin, root: host.root ?? process.cwd(), backends };
 }
 
-function runtimeHost(host: EngineHost): RuntimeHost {
+/** What a backend does with a lost device is seen in a probe first, as before the first start. */
+async function runtimeOptionsAgain(
+  config: EngineConfig,
+  checkpoint: Checkpoint,
+  host: EngineHost,
+  { info, signal }: LostCore,
+): Promise<RuntimeOptions> {
+  const sameConfig = sameRunConfig(config, info);
+  return runtimeOptions(sameConfig, checkpoint, host, await survey(sameConfig, host, signal));
+}
+
+/** Progress is shown of the first start only. */
+function runtimeHost(host: EngineHost, lost?: LostCore): RuntimeHost {
   return {
     log: (level, message) => host.log?.(level, message),
-    onProgress: host.onLoadProgress,
+    onProgress: lost === undefined ? host.onLoadProgress : undefined,
     backend: host.backend,
   };
 }
@@ -206,10 +230,10 @@ async function settleBoth(
   throw asTenonError(core.status === 'rejected' ? core.reason : (tokenizer as PromiseRejectedResult).reason);
 }
 
-function makeClient(parts: DependencyContainer): Engine {
+function makeClient(parts: DependencyContainer, link: CoreLink): Engine {
   const config = parts.resolve(tokens.config);
   const checkpoint = parts.resolve(tokens.checkpoint);
-  const { info, link } = parts.resolve(tokens.core);
+  const info = parts.resolve(tokens.runtime);
   const { tokenizer } = parts.resolve(tokens.tokenizer);
   return new EngineClient(
     {
@@ -222,8 +246,19 @@ function makeClient(parts: DependencyContainer): Engine {
       stepTimeoutMs: info.stepTimeoutMs,
       maxNumWaitingRequests: config.maxNumWaitingRequests,
     },
-    link,
+    lastingLink(parts, link),
   );
+}
+
+/** The link itself, or one that survives it. */
+function lastingLink(parts: DependencyContainer, link: CoreLink): CoreLink {
+  const info = parts.resolve(tokens.runtime);
+  if (!parts.resolve(tokens.config).restartOnDeviceLoss) return link;
+  return new RestartingLink(link, {
+    device: info.device.id,
+    start: async (signal) => (await startCore(parts, { info, signal })).link,
+    log: runtimeHost(parts.resolve(tokens.host)).log,
+  });
 }
 
 /** The tokenizer's end token is the end of sequence; the model's others end an answer as stop tokens do. */

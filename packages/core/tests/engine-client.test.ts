@@ -171,8 +171,9 @@ describe('EngineClient with token ids', () => {
       'backend.device-lost',
       'backend.device-lost',
     ]);
-    expect(lost.client.health()).toEqual({ ok: false, reason: 'gone' });
-    expect(() => lost.stream(promptOf(3))).toThrow('gone');
+    const reason = 'device test:0 is lost: gone; the engine has ended: restart it';
+    expect(lost.client.health()).toEqual({ ok: false, reason });
+    expect(() => lost.stream(promptOf(3))).toThrow(reason);
 
     const died = new TestEngine();
     const running = died.run(promptOf(9), { maxTokens: 50 });

@@ -47,7 +47,7 @@ describe.each(setups)('a hanging step %s', (_, options, host) => {
       expect(answer.json()).toMatchObject({
         error: {
           tenon_code: 'backend.device-lost',
-          message: expect.stringMatching(/^a step on null:0 has not ended within 0\.5 s/),
+          message: expect.stringMatching(/^device null:0 is lost: a step has not ended within 0\.5 s/),
         },
       });
     }

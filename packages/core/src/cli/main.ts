@@ -1,6 +1,7 @@
 /** The `tenon` command: finds the subcommand, loads only its code, and ends with its status. */
 import { Command, CommanderError } from 'commander';
 
+import { hasStuckThread } from '../engine/stuck-threads.js';
 import { asTenonError, type ErrorKind, TenonError } from '../errors.js';
 import { tenonVersion } from '../version.js';
 import { helpTopic, showHelp } from './help.js';
@@ -95,6 +96,8 @@ export async function main(argv: readonly string[]): Promise<void> {
     process.stderr.write(`error [${error.code}]: ${error.message.replaceAll(/\s*\n\s*/g, ' ')}\n`);
     if (showsStack(argv)) process.stderr.write(`${error.stack}\n${describeCause(error)}`);
     process.exitCode = exitStatus[error.kind];
+    // Node would wait for the thread, for ever.
+    if (hasStuckThread()) process.kill(process.pid, 'SIGKILL');
   }
 }
 

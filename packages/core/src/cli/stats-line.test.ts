@@ -5,7 +5,7 @@ import { watchStats } from './stats-line.js';
 const idle: EngineStats = {
   numRunning: 0, numWaiting: 0, numFreeBlocks: 100, numUsedBlocks: 0, numBlocks: 100, kvCacheUsage: 0, numPreemptionsTotal: 0,
   prefixCacheQueriesTotal: 0, prefixCacheHitsTotal: 0, numPromptTokensTotal: 0, numGenerationTokensTotal: 0, numStepsTotal: 0, numPreemptedEndsTotal: 0,
-  numStepsInFlight: 0,
+  numStepsInFlight: 0, numRestartsTotal: 0,
 }; // prettier-ignore
 
 class FakeEngine {

@@ -33,6 +33,8 @@ export interface EngineOptions {
   readonly stepTimeout?: number;
   /** Seconds without progress of a load before the device counts as hung; 0: any time. By default 10 minutes. */
   readonly loadTimeout?: number;
+  /** When the device is lost, a step hangs or the engine's thread dies: start again, and then run the requests that had not begun. */
+  readonly restartOnDeviceLoss?: boolean;
   /** Schedule the next steps while one runs. */
   readonly asyncScheduling?: boolean;
   /** Share of KV blocks that admitting a request leaves free, while others run. */
@@ -85,6 +87,7 @@ export interface EngineConfig {
   /** Seconds; undefined: what suits the device and the model; Infinity: any time. */
   readonly stepTimeout: number | undefined;
   readonly loadTimeout: number;
+  readonly restartOnDeviceLoss: boolean;
   readonly asyncScheduling: boolean;
   readonly watermark: number;
   readonly seed: number | undefined;
@@ -108,8 +111,7 @@ export interface EngineConfig {
 const optionNames: readonly string[] = [
   'dtype', 'quantization', 'maxModelLen', 'blockSize', 'gpuMemoryUtilization', 'kvCacheMemoryBytes', 'numGpuBlocksOverride', 'maxNumSeqs',
   'maxNumBatchedTokens', 'enablePrefixCaching', 'enableChunkedPrefill', 'longPrefillTokenThreshold', 'schedulingPolicy', 'maxNumWaitingRequests',
-  'stepTimeout',
-  'loadTimeout',
+  'stepTimeout', 'loadTimeout', 'restartOnDeviceLoss',
   'asyncScheduling', 'watermark', 'seed', 'maxLogprobs', 'logprobsMode', 'skipTokenizerInit', 'servedModelName', 'tokenizer',
   'revision', 'downloadDir', 'device', 'generationConfig', 'hfOverrides', 'numThreads', 'plugins', 'logitsProcessors',
 ] satisfies readonly (keyof EngineOptions)[]; // prettier-ignore
@@ -154,6 +156,7 @@ export function parseEngineOptions(options: EngineOptions): EngineConfig {
     maxNumWaitingRequests: count('maxNumWaitingRequests', options.maxNumWaitingRequests, 1) ?? Infinity,
     stepTimeout: seconds('stepTimeout', options.stepTimeout),
     loadTimeout: seconds('loadTimeout', options.loadTimeout) ?? 600,
+    restartOnDeviceLoss: flag('restartOnDeviceLoss', options.restartOnDeviceLoss ?? false),
     asyncScheduling: flag('asyncScheduling', options.asyncScheduling ?? true),
     watermark: share('watermark', options.watermark ?? 0.01, { open: false }),
     seed: integer('seed', options.seed),

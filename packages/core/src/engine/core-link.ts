@@ -4,11 +4,12 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Worker } from 'node:worker_threads';
-import { TenonError } from '../errors.js';
+import { asTenonError, TenonError } from '../errors.js';
 import type { Checkpoint } from '../weights/checkpoint.js';
 import type { ErrorData, FromCore, ToCore } from './core-messages.js';
-import type { CoreLink } from './engine-client.js';
 import { startRuntime, type RuntimeHost, type RuntimeInfo, type RuntimeOptions } from './engine-runtime.js';
+import { deafListener, type CoreLink, type CoreListener } from './link.js';
+import { terminate } from './stuck-threads.js';
 
 export interface StartedCore {
   readonly info: RuntimeInfo;
@@ -32,34 +33,52 @@ export type FromThread =
 
 export type ToThread = ToCore | { readonly type: 'close' };
 
+/** A start that `signal` gives up goes on here to its end, and is undone then. */
 export async function startInProcess(
   options: RuntimeOptions,
   checkpoint: Checkpoint,
   host: RuntimeHost,
+  signal?: AbortSignal,
 ): Promise<StartedCore> {
-  let onMessage: (message: FromCore) => void = () => {};
-  const runtime = await startRuntime(options, checkpoint, host, (message) => onMessage(message));
+  let listener = deafListener;
+  const runtime = await startRuntime(options, checkpoint, host, (message) => listener.message(message));
   const link: CoreLink = {
     send: (message) => runtime.receive(message),
-    listen: (listener) => {
-      onMessage = listener;
+    listen: (next) => {
+      listener = next;
     },
     close: () => runtime.close(),
-    abandon: () => runtime.abandon(),
+    abandon: (error) => {
+      runtime.abandon();
+      listener.died(error);
+    },
   };
+  if (signal?.aborted === true) {
+    await runtime.close();
+    throw signal.reason;
+  }
   return { info: runtime.info, link };
 }
 
-export function startInThread(
+/** A start that fails, or that `signal` gives up, leaves no thread behind, unless that hangs in the backend's code. */
+export async function startInThread(
   options: RuntimeOptions,
   checkpoint: Checkpoint,
   host: RuntimeHost,
+  signal?: AbortSignal,
 ): Promise<StartedCore> {
   const { path, locations, foreignDtypes } = checkpoint;
   const worker = new Worker(engineThreadEntry(), {
     workerData: { options, path, locations, foreignDtypes } satisfies EngineThreadData,
   });
-  return new ThreadLink(worker).start(host);
+  const link = new ThreadLink(worker, host);
+  try {
+    return { info: await link.start(signal), link };
+  } catch (error) {
+    link.abandon(asTenonError(error));
+    await link.close();
+    throw error;
+  }
 }
 
 /** The built entry of the engine thread. */
@@ -73,29 +92,41 @@ function engineThreadEntry(): URL {
 
 class ThreadLink implements CoreLink {
   readonly #worker: Worker;
-  readonly #exited: Promise<void>;
-  #onMessage: (message: FromCore) => void = () => {};
-  #onDeath: (error: TenonError) => void = () => {};
-  #isClosing = false;
+  readonly #host: RuntimeHost;
+  /** The thread has ended, or cannot be made to. */
+  readonly #ended: Promise<void>;
+  #noteEnd: () => void = () => {};
+  #listener: CoreListener = deafListener;
+  #death: TenonError | undefined = undefined;
+  #isEnding = false;
 
-  constructor(worker: Worker) {
+  constructor(worker: Worker, host: RuntimeHost) {
     this.#worker = worker;
-    this.#exited = new Promise((resolve) => worker.once('exit', () => resolve()));
+    this.#host = host;
+    this.#ended = new Promise((resolve) => (this.#noteEnd = resolve));
+    let reason: string | undefined;
+    worker.on('error', (error: Error) => (reason = error.message));
+    // An error ends the thread; what it has said before arrives before its exit.
+    worker.on('exit', (code) => {
+      this.#noteEnd();
+      this.#lose(reason ?? `it exited with code ${code}`);
+    });
   }
 
   /** Resolves when the thread has loaded the model. */
-  start(host: RuntimeHost): Promise<StartedCore> {
+  start(signal: AbortSignal | undefined): Promise<RuntimeInfo> {
     return new Promise((resolve, reject) => {
-      this.#onDeath = reject;
+      this.#listener = { ...deafListener, died: reject };
+      signal?.throwIfAborted();
+      signal?.addEventListener('abort', () => reject(signal.reason), { once: true });
       this.#worker.on('message', (message: FromThread) => {
-        if (message.type === 'ready') resolve({ info: message.info, link: this });
+        if (message.type === 'ready') resolve(message.info);
         else if (message.type === 'start-failed') reject(TenonError.fromJSON(message.error));
-        else if (message.type === 'progress') host.onProgress?.(message.loadedBytes, message.totalBytes);
-        else if (message.type === 'log') host.log(message.level, message.message);
-        else this.#onMessage(message);
+        else if (message.type === 'progress')
+          this.#host.onProgress?.(message.loadedBytes, message.totalBytes);
+        else if (message.type === 'log') this.#host.log(message.level, message.message);
+        else this.#listener.message(message);
       });
-      this.#worker.on('error', (error: Error) => this.#lose(error.message));
-      this.#worker.on('exit', (code) => this.#lose(`it exited with code ${code}`));
     });
   }
 
@@ -103,25 +134,27 @@ class ThreadLink implements CoreLink {
     this.#worker.postMessage(message);
   }
 
-  listen(onMessage: (message: FromCore) => void, onDeath: (error: TenonError) => void): void {
-    this.#onMessage = onMessage;
-    this.#onDeath = onDeath;
+  listen(listener: CoreListener): void {
+    this.#listener = listener;
+    if (this.#death !== undefined) listener.died(this.#death);
   }
 
   async close(): Promise<void> {
-    this.#isClosing = true;
+    this.#isEnding = true;
     this.send({ type: 'close' });
-    await this.#exited;
+    await this.#ended;
   }
 
-  abandon(): void {
-    this.#isClosing = true;
-    void this.#worker.terminate();
+  abandon(error: TenonError): void {
+    this.#isEnding = true;
+    void terminate(this.#worker, this.#host).then(() => this.#noteEnd());
+    this.#listener.died(error);
   }
 
   #lose(reason: string): void {
-    if (this.#isClosing) return;
-    this.#isClosing = true;
-    this.#onDeath(new TenonError('internal.engine-died', `the engine thread died: ${reason}`));
+    if (this.#isEnding) return;
+    this.#isEnding = true;
+    this.#death = new TenonError('internal.engine-died', `the engine thread died: ${reason}`);
+    this.#listener.died(this.#death);
   }
 }

@@ -35,6 +35,8 @@ export type ToCore =
   | { readonly type: 'read'; readonly count: number };
 
 export type FromCore =
+  /** The next step is the first that these sequences are in. Only where `reportsBegun`, and sent before that step runs. */
+  | { readonly type: 'begun'; readonly sequenceIds: readonly number[] }
   /** Records of `OutputEncoder`. */
   | { readonly type: 'outputs'; readonly records: Float64Array }
   /** `fatal`: the core takes no more requests. */

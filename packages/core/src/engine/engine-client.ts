@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { asTenonError, TenonError } from '../errors.js';
+import { TenonError } from '../errors.js';
 import { encodeBadWords } from '../sampling/bad-words.js';
 import { buildSamplerRow } from '../sampling/sampler-row.js';
 import type { SamplingParams } from '../sampling/sampling-params.js';
@@ -8,30 +8,24 @@ import type { Tokenizer } from '../tokenizer/types.js';
 import { vocabularyData } from '../tokenizer/vocabulary-data.js';
 import { monotonicMs } from './clock.js';
 import type { FromCore, ToCore } from './core-messages.js';
+import type { CoreLink } from './link.js';
 import {
+  addTotals,
   coreStatsOf,
+  idleCoreStats,
   numScheduledTokensOf,
   visitOutputs,
   type CoreStats,
   type OutputVisitor,
 } from './output-records.js';
+import { PendingRequest } from './pending-request.js';
 import { checkPromptTokens } from './prompt-check.js';
 import { RequestState } from './request-state.js';
-import { RequestStream, type OutputSource } from './request-stream.js';
+import { RequestStream } from './request-stream.js';
 import { StepWatchdog } from './step-watchdog.js';
 import type {
-  Engine, EngineInfo, EngineStats, FinishedRequest, GenerateRequest, Logprob, RequestOutput, StepObservation,
+  Engine, EngineInfo, EngineStats, FinishedRequest, GenerateRequest, Health, Logprob, StepObservation,
 } from './types.js'; // prettier-ignore
-
-/** The way to the core, in a worker thread or in this one. */
-export interface CoreLink {
-  send(message: ToCore): void;
-  /** Where the core's messages go, and the news that it is gone. */
-  listen(onMessage: (message: FromCore) => void, onDeath: (error: TenonError) => void): void;
-  close(): Promise<void>;
-  /** Gives up a core that hangs: what it holds is freed as far as it can be, and `close` waits for it no longer. */
-  abandon(): void;
-}
 
 export interface EngineClientOptions {
   readonly info: EngineInfo;
@@ -87,6 +81,8 @@ export class EngineClient implements Engine {
   readonly #watchdog: StepWatchdog;
   readonly #deathListeners: ((error: TenonError) => void)[] = [];
   #coreStats: CoreStats;
+  /** Of the cores before this one: their counters. */
+  #pastStats: CoreStats;
   #numPromptTokens = 0;
   #numGenerationTokens = 0;
   #nextSequenceId = 1;
@@ -98,6 +94,9 @@ export class EngineClient implements Engine {
   #numSeeds = 0n;
   #interTokenMs: number[] = [];
   #nowMs = 0;
+  /** Why there is no core now, while another is on its way. */
+  #outage: TenonError | undefined = undefined;
+  #numRestarts = 0;
   #death: TenonError | undefined = undefined;
   #closing: Promise<void> | undefined = undefined;
   #onIdle: (() => void) | undefined = undefined;
@@ -108,22 +107,25 @@ export class EngineClient implements Engine {
     this.defaultSamplingParams = options.defaultSamplingParams;
     this.#options = options;
     this.#link = link;
-    this.#coreStats = {
-      numRunning: 0, numWaiting: 0, numFreeBlocks: options.info.numBlocks, numUsedBlocks: 0, numPreemptionsTotal: 0,
-      numPreemptedEndsTotal: 0, prefixCacheQueriesTotal: 0, prefixCacheHitsTotal: 0, numStepsTotal: 0, numStepsInFlight: 0,
-    }; // prettier-ignore
+    this.#coreStats = idleCoreStats(options.info.numBlocks);
+    this.#pastStats = this.#coreStats;
     this.#visitor = {
       started: (id, scheduledMs, numCachedTokens) => this.#started(id, scheduledMs, numCachedTokens),
       token: (id, tokenId, end, logprobs) => this.#token(id, tokenId, end, logprobs),
       score: (id, position, logprobs) => this.#sequences.get(id)?.state.setPromptLogprobs(position, logprobs),
     };
     this.#watchdog = new StepWatchdog(options.stepTimeoutMs, () => this.#giveUp());
-    link.listen(
-      (message) => this.#receive(message),
-      (error) => this.#die(error),
-    );
+    link.listen({
+      message: (message) => this.#receive(message),
+      died: (error) => this.#die(error),
+      lost: (error, isKept) => this.#lose(error, isKept),
+      recovered: () => this.#recover(),
+    });
     if (options.info.logitsProcessors.length > 0 && options.tokenizer !== undefined)
-      link.send({ type: 'vocabulary', vocabulary: vocabularyData(options.tokenizer, options.info.vocabSize) });
+      link.send({
+        type: 'vocabulary',
+        vocabulary: vocabularyData(options.tokenizer, options.info.vocabSize),
+      });
   }
 
   generate(request: GenerateRequest): RequestStream {
@@ -133,12 +135,15 @@ export class EngineClient implements Engine {
   }
 
   stats(): EngineStats {
+    const stats = addTotals(this.#coreStats, this.#pastStats);
     return {
-      ...this.#coreStats,
+      ...stats,
+      numWaiting: this.#outage === undefined ? stats.numWaiting : this.#sequences.size,
       numBlocks: this.info.numBlocks,
       kvCacheUsage: this.#coreStats.numUsedBlocks / this.info.numBlocks,
       numPromptTokensTotal: this.#numPromptTokens,
       numGenerationTokensTotal: this.#numGenerationTokens,
+      numRestartsTotal: this.#numRestarts,
     };
   }
 
@@ -155,8 +160,10 @@ export class EngineClient implements Engine {
     else listener(this.#death);
   }
 
-  health(): { readonly ok: boolean; readonly reason?: string } {
-    return this.#death === undefined ? { ok: true } : { ok: false, reason: this.#death.message };
+  health(): Health {
+    if (this.#death !== undefined) return { ok: false, reason: this.#death.message };
+    if (this.#outage !== undefined) return { ok: false, reason: this.#outage.message, isRestarting: true };
+    return { ok: true };
   }
 
   async resetPrefixCache(): Promise<void> {
@@ -202,8 +209,9 @@ export class EngineClient implements Engine {
   #refuseIfFull(): void {
     const numRequests = this.#active.size + this.#numArriving;
     const { maxNumWaitingRequests } = this.#options;
-    if (numRequests < this.info.maxNumSeqs + maxNumWaitingRequests) return;
-    const message = `${numRequests} requests run or wait, as many as may (maxNumSeqs ${this.info.maxNumSeqs} and maxNumWaitingRequests ${maxNumWaitingRequests}); retry later`;
+    const maxNumSeqs = this.#outage === undefined ? this.info.maxNumSeqs : 0;
+    if (numRequests < maxNumSeqs + maxNumWaitingRequests) return;
+    const message = `${numRequests} requests run or wait, as many as may (maxNumSeqs ${maxNumSeqs} and maxNumWaitingRequests ${maxNumWaitingRequests}); retry later`;
     throw new TenonError('capacity.queue-full', message, { retryAfterSeconds: 1 });
   }
 
@@ -304,7 +312,7 @@ export class EngineClient implements Engine {
   /** The core answers what starts or ends sequences with outputs, soon or when the step in flight has ended. */
   #ask(message: ToCore & { type: 'add' | 'end' }): void {
     this.#link.send(message);
-    this.#watchdog.expect();
+    if (this.#outage === undefined) this.#watchdog.expect();
   }
 
   /** With an engine seed, requests without one get a fixed sequence of seeds. */
@@ -320,7 +328,7 @@ export class EngineClient implements Engine {
     } else if (message.type === 'prefix-cache-reset') {
       this.#resets.get(message.ticket)?.resolve();
       this.#resets.delete(message.ticket);
-    } else {
+    } else if (message.type === 'failed') {
       const error = TenonError.fromJSON(message.error);
       if (message.fatal) {
         this.#die(error);
@@ -432,19 +440,43 @@ export class EngineClient implements Engine {
   }
 
   /** Takes no more requests, and fails those there are. */
-  #die(error: TenonError): void {
+  #die(cause: TenonError): void {
     if (this.#death !== undefined) return;
+    const error = this.#describeEnd(cause, 'the engine has ended: restart it');
     this.#death = error;
     this.#watchdog.stop();
     this.#failAll(error);
     for (const listener of this.#deathListeners) listener(error);
   }
 
+  /** Fails what the core had begun; the next one will have the rest, and an empty prefix cache. */
+  #lose(cause: TenonError, isKept: (firstSequenceId: number) => boolean): void {
+    const error = this.#describeEnd(cause, 'the engine restarts: send the request again');
+    this.#outage = error;
+    this.#watchdog.stop();
+    this.#numRead = 0;
+    this.#pastStats = addTotals(this.#coreStats, this.#pastStats);
+    this.#coreStats = idleCoreStats(this.info.numBlocks);
+    for (const state of this.#active.keys()) if (!isKept(state.firstSequenceId)) this.#fail(state, error);
+    for (const { resolve } of this.#resets.values()) resolve();
+    this.#resets.clear();
+  }
+
+  #recover(): void {
+    this.#outage = undefined;
+    this.#numRestarts++;
+    if (this.#active.size > 0) this.#watchdog.expect();
+  }
+
+  #describeEnd(cause: TenonError, remedy: string): TenonError {
+    const device = cause.code === 'backend.device-lost' ? `device ${this.info.device} is lost: ` : '';
+    return new TenonError(cause.code, `${device}${cause.message}; ${remedy}`, { cause });
+  }
+
   #giveUp(): void {
     const seconds = this.#options.stepTimeoutMs / 1000;
-    const message = `a step on ${this.info.device} has not ended within ${seconds} s; restart, or raise step-timeout where steps are just slow`;
-    this.#die(new TenonError('backend.device-lost', message));
-    this.#link.abandon();
+    const message = `a step has not ended within ${seconds} s (raise step-timeout where steps are just slow)`;
+    this.#link.abandon(new TenonError('backend.device-lost', message));
   }
 
   #endInCore(state: RequestState): void {
@@ -471,47 +503,3 @@ export class EngineClient implements Engine {
     for (const listener of this.#finishListeners) listener(finished);
   }
 }
-
-/** A request between `generate` and its stream: started by the first read, left by the consumer at any time. */
-class PendingRequest implements OutputSource {
-  #state: RequestState | undefined = undefined;
-  #error: TenonError | undefined = undefined;
-  #isLeft = false;
-
-  constructor(
-    private readonly request: GenerateRequest,
-    private readonly begin: (
-      request: GenerateRequest,
-      isWanted: () => boolean,
-      onNews: () => void,
-    ) => Promise<RequestState | undefined>,
-    private readonly leaveRequest: (state: RequestState) => void,
-  ) {}
-
-  start(onNews: () => void): void {
-    this.begin(this.request, () => !this.#isLeft, onNews).then(
-      (state) => {
-        this.#state = state;
-        if (state !== undefined && this.#isLeft) this.leaveRequest(state);
-        onNews();
-      },
-      (error: unknown) => {
-        this.#error = this.request.signal?.aborted === true ? aborted() : asTenonError(error);
-        onNews();
-      },
-    );
-  }
-
-  take(): RequestOutput | undefined {
-    const error = this.#error ?? this.#state?.error;
-    if (error !== undefined) throw error;
-    return this.#state?.takeOutput();
-  }
-
-  leave(): void {
-    this.#isLeft = true;
-    if (this.#state !== undefined) this.leaveRequest(this.#state);
-  }
-}
-
-const aborted = () => new TenonError('request.aborted', 'the request was aborted before it began');

@@ -25,6 +25,8 @@ export interface EngineCoreOptions {
   readonly stepsInFlight: number;
   /** Messages of outputs that the front end may not have read yet when a step starts. */
   readonly maxUnreadOutputs: number;
+  /** Tell the front end of sequences before their first step, not after it. */
+  readonly reportsBegun?: boolean;
   readonly tokenBuckets: readonly number[];
   readonly logitsProcessors?: LogitsProcessors | undefined;
   readonly decodeBuckets?: readonly number[];
@@ -281,12 +283,15 @@ export class EngineCore {
   }
 
   #reportStarted(step: ScheduledStep): void {
+    const begun: number[] = [];
     for (let i = 0; i < step.numSeqs; i++) {
       const sequence = step.sequences[i]!;
       if (step.fresh[i] !== 1 || sequence.hasStarted) continue;
       sequence.hasStarted = true;
       this.#encoder.started(sequence.id, monotonicMs(), sequence.numCachedTokens!);
+      if (this.#options.reportsBegun === true) begun.push(sequence.id);
     }
+    if (begun.length > 0) this.#send({ type: 'begun', sequenceIds: begun });
   }
 
   #collect({ step, result }: Lane): void {

@@ -94,7 +94,11 @@ export async function startRuntime(
   send: (message: FromCore) => void,
 ): Promise<Runtime> {
   const { config, root } = options;
-  const processors = await loadLogitsProcessors({ names: config.logitsProcessors, plugins: config.plugins, root });
+  const processors = await loadLogitsProcessors({
+    names: config.logitsProcessors,
+    plugins: config.plugins,
+    root,
+  });
   const chosen = await findDevice(options, host, planOn(options, weights));
   const group = await openGroup(options, chosen);
   try {
@@ -312,6 +316,7 @@ function coreOptions(
       model.ropeScaling.type === 'dynamic' ? model.ropeScaling.originalMaxPosition : Infinity,
     stepsInFlight: limits.stepsInFlight,
     maxUnreadOutputs,
+    reportsBegun: config.restartOnDeviceLoss,
     tokenBuckets: constraints.tokenBuckets,
     decodeBuckets: constraints.decodeBuckets ?? [],
     captureKeys: constraints.capture === true ? new CaptureKeys() : undefined,

@@ -14,6 +14,19 @@ export const coreStatNames = [
 ] as const; // prettier-ignore
 export type CoreStats = Record<(typeof coreStatNames)[number], number>;
 
+/** Of a core that has done nothing yet. */
+export function idleCoreStats(numBlocks: number): CoreStats {
+  const zeros = Object.fromEntries(coreStatNames.map((name) => [name, 0])) as CoreStats;
+  return { ...zeros, numFreeBlocks: numBlocks };
+}
+
+const totalNames = coreStatNames.filter((name) => name.endsWith('Total'));
+
+/** The gauges of `now`, and the counters of both. */
+export function addTotals(now: CoreStats, past: CoreStats): CoreStats {
+  return { ...now, ...Object.fromEntries(totalNames.map((name) => [name, now[name] + past[name]])) };
+}
+
 const headerLength = 1 + coreStatNames.length;
 const endReasons: readonly (EndReason | undefined)[] = [undefined, 'stop', 'length'];
 const kinds = { started: 1, token: 2, score: 3 } as const;

@@ -118,6 +118,8 @@ export interface EngineStats {
   readonly numGenerationTokensTotal: number;
   readonly numStepsTotal: number;
   readonly numStepsInFlight: number;
+  /** Times that the engine came back after it had lost its device. */
+  readonly numRestartsTotal: number;
 }
 
 /** A request that has ended, for histograms and logs. */
@@ -138,6 +140,13 @@ export interface StepObservation {
   readonly interTokenMs: readonly number[];
 }
 
+export interface Health {
+  readonly ok: boolean;
+  readonly reason?: string;
+  /** The device is lost, and the engine takes requests for when it is back. */
+  readonly isRestarting?: boolean;
+}
+
 export interface Engine {
   readonly info: EngineInfo;
   /** Undefined with --skip-tokenizer-init. */
@@ -155,7 +164,7 @@ export interface Engine {
   onStep(listener: (step: StepObservation) => void): void;
   /** Called once all requests have failed, when no more can be taken; at once if that has happened already. */
   onDeath(listener: (error: TenonError) => void): void;
-  health(): { readonly ok: boolean; readonly reason?: string };
+  health(): Health;
   resetPrefixCache(): Promise<void>;
   /** Refuses new requests, lets running ones finish for `timeoutMs`, fails the rest, frees everything. Idempotent. */
   close(options?: { readonly timeoutMs?: number }): Promise<void>;

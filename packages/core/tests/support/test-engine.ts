@@ -1,8 +1,10 @@
-import { EngineClient, type CoreLink, type EngineClientOptions } from '../../src/engine/engine-client.js';
-import { EngineCore } from '../../src/engine/engine-core.js';
 import { LogitsProcessors, type NamedProcessor } from '../../src/engine/logits-processors.js';
 import type { BackendFailure } from '../../src/backend/index.js';
 import type { FromCore } from '../../src/engine/core-messages.js';
+import { EngineClient } from '../../src/engine/engine-client.js';
+import { EngineCore } from '../../src/engine/engine-core.js';
+import { deafListener, type CoreLink } from '../../src/engine/link.js';
+import { RestartingLink, type RestartOptions } from '../../src/engine/restarting-link.js';
 import type { EngineInfo, FinishedRequest, GenerateRequest, RequestOutput } from '../../src/engine/types.js';
 import type { TenonError } from '../../src/errors.js';
 import { resolveSamplingParams } from '../../src/sampling/resolve-sampling-params.js';
@@ -21,36 +23,107 @@ export interface TestEngineOptions {
   readonly eosTokenIds?: readonly number[];
   readonly logitsProcessors?: readonly NamedProcessor[];
   readonly stepsInFlight?: number;
-  /** A step's failure, by its id. */
-  readonly failureOf?: (stepId: number) => BackendFailure | undefined;
+  readonly stepTimeoutMs?: number;
+  readonly priorityScheduling?: boolean;
+  /** A step's failure, by its id and how many cores there were before; `hang`: it never ends. */
+  readonly failureOf?: (stepId: number, numCoresBefore: number) => BackendFailure | 'hang' | undefined;
+  /** Restart on loss; `beforeStart` may wait or throw. */
+  readonly restart?: Pick<RestartOptions, 'delaysMs'> & { readonly beforeStart?: () => Promise<void> | void };
 }
 
 /** A whole engine in this thread, on a history model. */
 export class TestEngine {
   readonly client: EngineClient;
-  readonly model: HistoryModel;
   readonly finished: FinishedRequest[] = [];
+  readonly log: string[] = [];
+  /** Sequence ids in the order in which each core began them. */
+  readonly begun: number[][] = [];
+  /** Of requests that a core was given, by the first of their sequence ids. */
+  readonly priorities = new Map<number, number>();
+  model!: HistoryModel;
   /** Ends the core as a crashed thread would. */
   die: (error: TenonError) => void = () => {};
+  readonly #options: TestEngineOptions;
+  #numCores = 0;
   #numRequests = 0;
 
   constructor(options: TestEngineOptions = {}) {
+    this.#options = options;
+    const { vocabSize = 1000, numBlocks = 64, maxNumSeqs = 8, maxModelLen = 128 } = options;
+    const info = {
+      device: 'test:0',
+      vocabSize,
+      maxModelLen,
+      numBlocks,
+      maxNumSeqs,
+      maxLogprobs: 20,
+      priorityScheduling: options.priorityScheduling ?? false,
+      logitsProcessors: (options.logitsProcessors ?? []).map(({ name, extension }) => ({
+        name,
+        args: extension.args,
+      })),
+    } as Partial<EngineInfo> as EngineInfo;
+    const clientOptions = {
+      info,
+      tokenizer: options.tokenizer,
+      defaultSamplingParams: {},
+      eosTokenIds: options.eosTokenIds ?? [],
+      processedLogprobs: false,
+      seed: 0,
+      stepTimeoutMs: options.stepTimeoutMs ?? 60_000,
+      maxNumWaitingRequests: options.maxNumWaitingRequests ?? Infinity,
+    };
+    this.client = new EngineClient(clientOptions, this.#makeLink());
+    this.client.onRequestFinished((request) => this.finished.push(request));
+  }
+
+  #makeLink(): CoreLink {
+    const { restart } = this.#options;
+    const core = this.#startCore();
+    if (restart === undefined) return core;
+    return new RestartingLink(core, {
+      device: 'test:0',
+      start: async (signal) => {
+        await restart.beforeStart?.();
+        signal.throwIfAborted();
+        return this.#startCore();
+      },
+      log: (level, message) => this.log.push(`${level}: ${message}`),
+      delaysMs: restart.delaysMs ?? [0, 1, 1, 1, 1],
+      releaseTimeoutMs: 50,
+    });
+  }
+
+  #startCore(): CoreLink {
     const {
       vocabSize = 1000,
       numBlocks = 64,
       maxNumSeqs = 8,
       maxNumBatchedTokens = 64,
       maxModelLen = 128,
-    } = options;
+      logitsProcessors,
+    } = this.#options;
+    const numCoresBefore = this.#numCores++;
     const blockSize = 4;
+    let isHung = false;
     this.model = new HistoryModel({
       vocabSize,
       blockSize,
       numBlocks,
       maxNumSeqs,
-      onStepDone: (stepId) => core.stepDone(stepId, options.failureOf?.(stepId)),
+      onStepDone: (stepId) => {
+        const failure = this.#options.failureOf?.(stepId, numCoresBefore);
+        isHung ||= failure === 'hang';
+        if (!isHung && failure !== 'hang') core.stepDone(stepId, failure);
+      },
     });
-    let onMessage: (message: FromCore) => void = () => {};
+    const begun: number[] = [];
+    this.begun.push(begun);
+    let listener = deafListener;
+    const hear = (message: FromCore): void => {
+      if (message.type === 'begun') begun.push(...message.sequenceIds);
+      listener.message(message);
+    };
     const core = new EngineCore(
       {
         scheduler: {
@@ -68,48 +141,31 @@ export class TestEngine {
         maxModelLen,
         enablePrefixCaching: true,
         sharedPromptLength: Infinity,
-        stepsInFlight: options.stepsInFlight ?? 2,
+        stepsInFlight: this.#options.stepsInFlight ?? 2,
         maxUnreadOutputs: 8,
+        reportsBegun: this.#options.restart !== undefined,
         tokenBuckets: [],
-        logitsProcessors:
-          options.logitsProcessors && new LogitsProcessors(options.logitsProcessors, vocabSize, maxModelLen),
+        logitsProcessors: logitsProcessors && new LogitsProcessors(logitsProcessors, vocabSize, maxModelLen),
       },
       this.model,
-      (message) => onMessage(message),
+      hear,
     );
-    const link: CoreLink = {
-      send: (message) => core.receive(message),
-      listen: (listener, onDeath) => {
-        onMessage = listener;
-        this.die = onDeath;
+    this.die = (error) => listener.died(error);
+    return {
+      send: (message) => {
+        if (message.type === 'add')
+          this.priorities.set(message.request.firstSequenceId, message.request.priority);
+        core.receive(message);
+      },
+      listen: (next) => {
+        listener = next;
       },
       close: () => core.close(),
-      abandon: () => core.abandon(),
+      abandon: (error) => {
+        core.abandon();
+        listener.died(error);
+      },
     };
-    const info = {
-      vocabSize,
-      maxModelLen,
-      numBlocks,
-      maxNumSeqs,
-      maxLogprobs: 20,
-      priorityScheduling: false,
-      logitsProcessors: (options.logitsProcessors ?? []).map(({ name, extension }) => ({
-        name,
-        args: extension.args,
-      })),
-    } as Partial<EngineInfo> as EngineInfo;
-    const clientOptions: EngineClientOptions = {
-      info,
-      tokenizer: options.tokenizer,
-      defaultSamplingParams: {},
-      eosTokenIds: options.eosTokenIds ?? [],
-      processedLogprobs: false,
-      seed: 0,
-      stepTimeoutMs: 60_000,
-      maxNumWaitingRequests: options.maxNumWaitingRequests ?? Infinity,
-    };
-    this.client = new EngineClient(clientOptions, link);
-    this.client.onRequestFinished((request) => this.finished.push(request));
   }
 
   request(
