@@ -9,7 +9,7 @@ export function explainCommand(): Command {
   const command = new Command('explain')
     .usage('[model] [options]')
     .description('Show how a model runs: its ops, the kernels behind them, their bytes, and why.')
-    .argument('[model]', 'folder, GGUF file or hub id; by default the embedded model')
+    .argument('[model]', 'folder, GGUF file, hub id or <scheme>://…; by default the embedded model')
     .option('--config <file>', 'YAML file of these options');
   const rows = optionTable.filter((row) => row.owner === 'engine');
   return addOptions(command, rows).action(async (model: string | undefined) => {

@@ -30,7 +30,7 @@ export function serveCommand(): Command {
   const command = new Command('serve')
     .description('Serve a model over an OpenAI-compatible API.')
     .usage('[model] [options]')
-    .argument('[model]', 'folder, GGUF file or hub id; by default the embedded model')
+    .argument('[model]', 'folder, GGUF file, hub id or <scheme>://…; by default the embedded model')
     .option('--config <file>', 'YAML file of these options')
     .addHelpText('after', helpNotes);
   return addOptions(command, optionTable).action(async (model: string | undefined) => {

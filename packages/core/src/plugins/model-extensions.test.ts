@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { f32Tensors, safetensors, temporaryFolder, tinyLlama, type Folder } from '../../tests/fixtures/model-files.js'; // prettier-ignore
 import { referenceBackend } from '../conformance/reference-backend.js';
 import { explainModel } from '../container.js';
@@ -9,7 +9,10 @@ beforeEach(() => {
   app = temporaryFolder();
   app.write('package.json', { dependencies: { 'tiny-model': '1' } });
 });
-afterEach(() => app[Symbol.dispose]());
+afterEach(() => {
+  vi.unstubAllEnvs();
+  app[Symbol.dispose]();
+});
 
 /** One layer of attention whose q and k are one matrix, and whose configuration has names of its own. */
 const tiny = {
@@ -84,6 +87,16 @@ describe("a package's model", () => {
       'the model LlamaForCausalLM of tiny-model is not used, as Tenon has its own; to use it, name the package with --plugin',
     ]);
     expect(await run(checkpoint, ['tiny-model'])).toContain(ownTensors);
+  });
+
+  it('does not run where its package is not trusted, which is said', async () => {
+    addModel('TinyForCausalLM');
+    vi.stubEnv('TENON_PLUGINS', 'another');
+    await expect(run(addCheckpoint({ architectures }))).rejects.toMatchObject({
+      code: 'config.extension-invalid',
+      message:
+        "model 'TinyForCausalLM' of tiny-model: its code may not run; to allow it, add tiny-model to TENON_PLUGINS",
+    });
   });
 
   it('is asked for by its package where there is none', async () => {
