@@ -25,7 +25,7 @@ export function editSamplerRow(
   );
   const suppressTokens = suppressedTokens(row, answers, outputTokenIds.length);
   const badWordTokens = tokensThatCompleteBadWords(row.badWords, outputTokenIds);
-  requireOneLeft(answers, allowedTokens, [...suppressTokens, ...badWordTokens], vocabSize);
+  if (!isOneLeft(allowedTokens, suppressTokens, badWordTokens, vocabSize)) throw noneLeft(answers);
   return {
     ...row,
     ...biasOf(row, answers),
@@ -41,7 +41,7 @@ const ownAllowed = ({ allowedTokens }: SamplerRow): Int32Array | undefined =>
 /** Undefined stands for all tokens. */
 function intersection(list: Int32Array | undefined, other: TokenList | undefined): Int32Array | undefined {
   if (other === undefined) return list;
-  if (list === undefined) return Int32Array.from(other);
+  if (list === undefined) return new Int32Array(other);
   const others = new Set(other);
   return list.filter((token) => others.has(token));
 }
@@ -74,19 +74,22 @@ function biasOf(
   return { biasTokens: Int32Array.from(sums.keys()), biasValues: Float32Array.from(sums.values()) };
 }
 
-function requireOneLeft(
-  answers: readonly ProcessorAnswer[],
+function isOneLeft(
   allowed: Int32Array | undefined,
-  forbidden: readonly number[],
+  suppressed: Int32Array,
+  badWordTokens: readonly number[],
   vocabSize: number,
-): void {
-  const distinct = new Set(forbidden);
-  const isOneLeft =
-    allowed === undefined ? distinct.size < vocabSize : allowed.some((token) => !distinct.has(token));
-  if (isOneLeft) return;
+): boolean {
+  if (allowed === undefined && suppressed.length + badWordTokens.length < vocabSize) return true;
+  const forbidden = new Set(suppressed);
+  for (const token of badWordTokens) forbidden.add(token);
+  return allowed === undefined ? forbidden.size < vocabSize : allowed.some((token) => !forbidden.has(token));
+}
+
+function noneLeft(answers: readonly ProcessorAnswer[]): TenonError {
   const names = answers.map(({ name }) => `'${name}'`).join(' and ');
   const message = `logits processor ${names} leaves no token that may come next; with allowed_token_ids, bad_words and min_tokens of the request, at least one must be left`;
-  throw new TenonError('internal.extension-failed', message);
+  return new TenonError('internal.extension-failed', message);
 }
 
 function checkEdits(name: string, edits: LogitsEdits, vocabSize: number): void {
