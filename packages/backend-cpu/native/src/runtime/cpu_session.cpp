@@ -71,7 +71,7 @@ Status CpuSession::CheckOps() const {
 Status CpuSession::LoadWeights(const std::vector<WeightRequest>& requests, const ProgressFn& progress,
                                std::vector<const void*>* handles) {
   TENON_RETURN_IF_ERROR(CheckOps());
-  TENON_RETURN_IF_ERROR(tenon_cpu::LoadWeights(requests, context_.kernels, context_.threads, pool_, progress,
+  TENON_RETURN_IF_ERROR(tenon_cpu::LoadWeights(requests, context_.kernels, context_.threads, pool_, progress, cancelled_,
                                                &weights_, &weights_memory_));
   for (size_t i = 0; i < requests.size(); ++i) {
     const bool vector = requests[i].Has(tenon::WeightUse::kVector);

@@ -1,6 +1,7 @@
 // One loaded plan: its weights, KV cache, scratch and sampler, and the ops over them.
 #pragma once
 
+#include <atomic>
 #include <vector>
 
 #include "cpu_attention.h"
@@ -34,6 +35,7 @@ class CpuSession final : public tenon::Session {
   tenon::Status BeginStep(const tenon::StepView& host_step, const tenon::ResultView& host_result, tenon::StepView* step,
                           tenon::ResultView* result) override;
   tenon::Status EndStep() override { return tenon::Status::Ok(); }
+  void Cancel() override { cancelled_ = true; }
 
  private:
   tenon::Status CheckOps() const;
@@ -41,6 +43,7 @@ class CpuSession final : public tenon::Session {
   tenon::Status AllocateQuantizedRows();
   void PrepareGemm();
 
+  std::atomic<bool> cancelled_{false};
   const tenon::Plan& plan_;
   OpContext context_;
   CpuMemoryPool pool_;

@@ -357,8 +357,8 @@ void TestRefusedMemory() {
   EXPECT(status.code() == tenon::StatusCode::kOutOfMemory && data == nullptr, "%s", status.message().c_str());
 }
 
-// Loading reports progress as it goes: the first report is the moment at which the file is cut.
-void TestTruncatedWhileLoading(const std::string& path) {
+// Loading reports progress as it goes: the first report is the moment at which the file is cut, or loading is given up.
+void TestLoadingThatEndsEarly(const std::string& path) {
   constexpr int64_t kRows = 16384, kCols = 1024;
   constexpr uint64_t kBytes = uint64_t{kRows * kCols * 2};
   std::ofstream(path, std::ios::binary).close();
@@ -372,10 +372,18 @@ void TestTruncatedWhileLoading(const std::string& path) {
     CpuMemoryPool pool(threads, uint64_t{1} << 40);
     std::vector<LoadedWeight> weights;
     void* memory = nullptr;
-    const auto cut = [&](uint64_t, uint64_t) { std::filesystem::resize_file(path, 4096); };
-    const tenon::Status status = LoadWeights({request}, *GetKernels(BestIsa()), threads, pool, cut, &weights, &memory);
-    EXPECT(status.code() == tenon::StatusCode::kWeightsInvalid && status.message().find("truncated while it was loaded") != std::string::npos,
-           "%s", status.message().c_str());
+    std::atomic<bool> cancelled{false};
+    const auto load = [&](const tenon::ProgressFn& progress) {
+      return LoadWeights({request}, *GetKernels(BestIsa()), threads, pool, progress, cancelled, &weights, &memory);
+    };
+    const tenon::Status cut = load([&](uint64_t, uint64_t) { std::filesystem::resize_file(path, 4096); });
+    EXPECT(cut.code() == tenon::StatusCode::kWeightsInvalid && cut.message().find("truncated while it was loaded") != std::string::npos,
+           "%s", cut.message().c_str());
+    EXPECT(memory == nullptr && pool.UsedBytes(tenon::Arena::kWeights) == 0, "memory is kept");
+    std::filesystem::resize_file(path, kBytes);
+    std::atomic<uint64_t> loaded{0};
+    const tenon::Status given_up = load([&](uint64_t bytes, uint64_t) { cancelled = true, loaded.store(bytes); });
+    EXPECT(given_up.code() == tenon::StatusCode::kDeviceLost && loaded < kBytes, "%s", given_up.message().c_str());
     EXPECT(memory == nullptr && pool.UsedBytes(tenon::Arena::kWeights) == 0, "memory is kept");
   }
 }
@@ -413,7 +421,7 @@ void TestTruncatedFile() {
     open("cut", &cut);
     EXPECT(count(*cut) == kBytes && cut->CheckIntact().ok(), "opened again");
   }
-  TestTruncatedWhileLoading(folder + "/weights");
+  TestLoadingThatEndsEarly(folder + "/weights");
   struct sigaction after;
   sigaction(SIGBUS, nullptr, &after);
   EXPECT(after.sa_handler == before.sa_handler, "the handler stays behind");

@@ -399,7 +399,8 @@ inline int32_t& WordOf(std::vector<int32_t>& step, StepRegion region, size_t ind
 inline Status Load(const TestPlan& test, TestGroup& group, std::unique_ptr<Executor>* executor) {
   Plan plan;
   TENON_RETURN_IF_ERROR(Plan::Parse(test.words.data(), test.words.size(), &plan));
-  return Executor::Create(std::move(plan), test.weights, group, [](uint64_t, uint64_t) {}, executor);
+  TENON_RETURN_IF_ERROR(Executor::Create(std::move(plan), test.weights, group, executor));
+  return (*executor)->Load(test.weights, [](uint64_t, uint64_t) {});
 }
 
 }  // namespace tenon

@@ -302,12 +302,14 @@ uint64_t ItemBytes(const Item& item) {
   return source.rows() == 0 ? 0 : source.SizeBytes() * static_cast<uint64_t>(item.num_rows) / static_cast<uint64_t>(source.rows());
 }
 
-void FillWeights(const std::vector<Item>& items, const Kernels& kernels, ThreadPool& threads, const ProgressFn& progress) {
+void FillWeights(const std::vector<Item>& items, const Kernels& kernels, ThreadPool& threads, const ProgressFn& progress,
+                 const std::atomic<bool>& cancelled) {
   uint64_t total_bytes = 0;
   for (const Item& item : items) total_bytes += ItemBytes(item);
   ProgressReport report(progress, total_bytes);
   std::vector<RowScratch> scratch(static_cast<size_t>(threads.size()));
   threads.ParallelFor(static_cast<int64_t>(items.size()), [&](int64_t i, int thread) {
+    if (cancelled.load(std::memory_order_relaxed)) return;
     const size_t ahead = static_cast<size_t>(i) + kPrefetchItems;
     if (ahead < items.size()) items[ahead].weight->source.Prefetch(items[ahead].first_row, items[ahead].num_rows);
     FillItem(items[i], kernels, scratch[thread]);
@@ -335,7 +337,8 @@ LoadedWeight Describe(const PlannedWeight& weight) {
 }  // namespace
 
 Status LoadWeights(const std::vector<WeightRequest>& requests, const Kernels& kernels, ThreadPool& threads,
-                   tenon::MemoryPool& pool, const ProgressFn& progress, std::vector<LoadedWeight>* out, void** memory) {
+                   tenon::MemoryPool& pool, const ProgressFn& progress, const std::atomic<bool>& cancelled,
+                   std::vector<LoadedWeight>* out, void** memory) {
   *memory = nullptr;
   out->clear();
   MappedFiles files;
@@ -344,11 +347,13 @@ Status LoadWeights(const std::vector<WeightRequest>& requests, const Kernels& ke
   TENON_RETURN_IF_ERROR(PlanWeights(requests, &files, &weights, &total_bytes));
   if (total_bytes > 0) TENON_RETURN_IF_ERROR(pool.Allocate(tenon::Arena::kWeights, total_bytes, memory));
   for (PlannedWeight& weight : weights) weight.data = static_cast<uint8_t*>(*memory) + weight.offset;
-  FillWeights(CutIntoItems(weights), kernels, threads, progress);
-  if (Status intact = CheckIntact(files); !intact.ok()) {
+  FillWeights(CutIntoItems(weights), kernels, threads, progress, cancelled);
+  Status status = CheckIntact(files);
+  if (cancelled) status = Status(StatusCode::kDeviceLost, "loading was given up");
+  if (!status.ok()) {
     pool.Free(*memory);
     *memory = nullptr;
-    return intact;
+    return status;
   }
   for (const PlannedWeight& weight : weights) out->push_back(Describe(weight));
   return Status::Ok();

@@ -1,6 +1,7 @@
 // Loading: checkpoint tensors to the layouts that the kernels read, in parallel, each held once.
 #pragma once
 
+#include <atomic>
 #include <vector>
 
 #include "kernels.h"
@@ -29,9 +30,9 @@ struct LoadedWeight {
 // huge pages cover them all), `*memory`, which the caller frees; null where there is none. Errors: config.weights-missing
 // (a file that cannot be read), config.weights-invalid (a file too short, shapes that do not fit),
 // unsupported.quantization (a format it cannot unpack), unsupported.dtype, backend.out-of-memory. On error, memory it took
-// is freed.
+// is freed. Where `cancelled` becomes true it ends soon, with backend.device-lost.
 tenon::Status LoadWeights(const std::vector<WeightRequest>& requests, const Kernels& kernels, ThreadPool& threads,
-                          tenon::MemoryPool& pool, const ProgressFn& progress, std::vector<LoadedWeight>* out,
-                          void** memory);
+                          tenon::MemoryPool& pool, const ProgressFn& progress, const std::atomic<bool>& cancelled,
+                          std::vector<LoadedWeight>* out, void** memory);
 
 }  // namespace tenon_cpu

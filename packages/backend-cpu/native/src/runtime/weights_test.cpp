@@ -127,7 +127,7 @@ void Load(const std::vector<WeightRequest>& requests, const Kernels& kernels, in
         loaded->max_progress = std::max(loaded->max_progress, done);
         loaded->total_progress = total;
       },
-      &loaded->weights, &loaded->memory);
+      std::atomic<bool>(false), &loaded->weights, &loaded->memory);
 }
 
 // The bits of a value held as `dtype`.

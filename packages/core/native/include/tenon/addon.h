@@ -64,7 +64,8 @@ class ExecutableObject final : public StateObject<ExecutableObject, ExecutableSt
   static Napi::Function Define(Napi::Env env) {
     return DefineClass(env, "Executable",
                        {InstanceMethod<&ExecutableObject::Run>("run"), InstanceMethod<&ExecutableObject::Memory>("memory"),
-                        InstanceMethod<&ExecutableObject::Close>("close")});
+                        InstanceMethod<&ExecutableObject::Counters>("counters"),
+                        InstanceMethod<&ExecutableObject::Freeze>("freeze"), InstanceMethod<&ExecutableObject::Close>("close")});
   }
 
  private:
@@ -80,7 +81,7 @@ class ExecutableObject final : public StateObject<ExecutableObject, ExecutableSt
 
   Napi::Value Memory(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
-    const Executor* executor = state_->close_state().started() || state_->group().closed() ? nullptr : state_->executor();
+    const Executor* executor = OpenExecutor();
     auto stats = Napi::Array::New(env, kNumArenas);
     for (uint32_t arena = 0; arena < kNumArenas; ++arena) {
       const size_t used = executor == nullptr ? 0 : executor->UsedBytes(static_cast<Arena>(arena));
@@ -90,6 +91,21 @@ class ExecutableObject final : public StateObject<ExecutableObject, ExecutableSt
       stats.Set(arena, entry);
     }
     return stats;
+  }
+
+  Napi::Value Counters(const Napi::CallbackInfo& info) {
+    const Executor* executor = OpenExecutor();
+    return ToValue(info.Env(), executor == nullptr ? ExecutorCounters() : executor->counters());
+  }
+
+  Napi::Value Freeze(const Napi::CallbackInfo& info) {
+    if (OpenExecutor() != nullptr) state_->group().Post(new FreezeTask(state_));
+    return info.Env().Undefined();
+  }
+
+  // Null once it is closed.
+  Executor* OpenExecutor() {
+    return state_->close_state().started() || state_->group().closed() ? nullptr : state_->executor();
   }
 
   Napi::Value Close(const Napi::CallbackInfo& info) {

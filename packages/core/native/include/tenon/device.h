@@ -142,12 +142,13 @@ class Session {
   virtual Status EndStep() = 0;
 
   virtual bool IsAsynchronous() const { return false; }
-  // On the completion thread: returns when the oldest step that was ended and not yet waited for has its results in the
+  // On the completion thread (while loading: on the device thread): returns when the oldest step that was ended and not yet waited for has its results in the
   // host's buffer, or with the error that befell it on the device.
   virtual Status WaitStep() { return Status::Ok(); }
-  // From any thread, at any time: the session is given up, because its environment ends. Whatever waits for the device, in
-  // any method and the destructor, stops waiting and returns backend.device-lost, now and from now on. It need not end what
-  // computes. A session that ignores this is waited for, for a while (addon/group.h).
+  // From any thread, at any time: the session is given up, because its environment ends and it has not come to rest within
+  // a second. Whatever waits for the device, in any method, returns backend.device-lost soon, now and from now on, and writes
+  // no results. The destructor, which follows, may wait for the device for a second or two, and then rather leaves memory
+  // behind. A session that does not obey is abandoned after a while, with its threads (device_threads.h).
   virtual void Cancel() {}
 
   // Recording, for steps with a captureKey. Ops that are called between BeginCapture and EndCapture are recorded, not run.

@@ -1,9 +1,13 @@
-// Runs a plan: a thin interpreter that resolves pointers and row counts and calls one interface method per op. It holds
-// no policy, and allocates nothing per step.
+// Runs a plan: a thin interpreter that calls one interface method per op, or replays what was recorded of a step of the
+// same shape. It holds no policy, and allocates nothing per step.
+//
+// Create, Load, Enqueue and Freeze belong to the device thread, Finish to the completion thread where the session is
+// asynchronous; UsedBytes, counters and Cancel may be called from any.
 #pragma once
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -14,28 +18,36 @@
 #include "tenon/op_caller.h"
 #include "tenon/plan.h"
 #include "tenon/plan_checks.h"
+#include "tenon/recording.h"
 #include "tenon/step.h"
 
 namespace tenon {
 inline namespace TENON_SDK_NAMESPACE {
 
+// `Counters` of contract.ts.
+struct ExecutorCounters {
+  uint64_t steps = 0, captures = 0, replays = 0, rebinds = 0;
+  SessionCounters session;  // with recordings that failed among its fallbacks
+};
+
 class Executor {
  public:
-  // Checks the plan, loads the weights, allocates the cache and the workspace, and runs a step of nothing so that every
-  // op has had its say.
+  using Clock = std::chrono::steady_clock;
+
+  // A step that was enqueued: what Finish needs to know of it.
+  struct Ticket {
+    int32_t* header = nullptr;  // of the result
+    int32_t step_id = 0, num_logit_rows = 0, max_top_logprobs = 0;
+    Clock::time_point start;
+  };
+
+  // Checks the plan and creates the session. `group` outlives the executor.
   static Status Create(Plan plan, const std::vector<WeightRequest>& weights, DeviceGroup& group,
-                       const ProgressFn& progress, std::unique_ptr<Executor>* executor) {
-    auto made = std::unique_ptr<Executor>(new Executor(std::move(plan)));
+                       std::unique_ptr<Executor>* executor) {
+    auto made = std::unique_ptr<Executor>(new Executor(std::move(plan), group));
     TENON_RETURN_IF_ERROR(PlanChecker(made->plan_, weights, group.collective().size()).Run());
     TENON_RETURN_IF_ERROR(group.CreateSession(made->plan_, &made->session_));
-    std::vector<const void*> handles;
-    std::vector<KvHandle> kv_layers;
-    TENON_RETURN_IF_ERROR(made->session_->LoadWeights(weights, progress, &handles));
-    TENON_RETURN_IF_ERROR(made->session_->CreateKvCache(&kv_layers));
-    TENON_RETURN_IF_ERROR(made->AllocateWorkspace());
     made->caller_ = std::make_unique<OpCaller>(made->plan_, *made->session_, group.collective());
-    made->caller_->BindMemory(made->workspace_, handles, std::move(kv_layers));
-    TENON_RETURN_IF_ERROR(made->RunEmptyStep());
     *executor = std::move(made);
     return Status::Ok();
   }
@@ -46,9 +58,29 @@ class Executor {
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
 
-  // Runs one step; see step.ts for both buffers.
-  Status Run(const int32_t* step_words, size_t num_step_words, int32_t* result_words, size_t num_result_words) {
-    const auto start = std::chrono::steady_clock::now();
+  // Loads the weights, allocates the cache and the workspace, and runs a step of nothing so that every op has had its say.
+  Status Load(const std::vector<WeightRequest>& weights, const ProgressFn& progress) {
+    std::vector<const void*> handles;
+    std::vector<KvHandle> kv_layers;
+    TENON_RETURN_IF_ERROR(session_->LoadWeights(weights, progress, &handles));
+    TENON_RETURN_IF_ERROR(session_->CreateKvCache(&kv_layers));
+    if (plan_.arena_bytes > 0)
+      TENON_RETURN_IF_ERROR(
+          session_->memory().Allocate(Arena::kWorkspace, static_cast<size_t>(plan_.arena_bytes), &workspace_));
+    caller_->BindMemory(workspace_, handles, std::move(kv_layers));
+    if (session_->CanCapture()) AskCaptureStates(weights);
+    TENON_RETURN_IF_ERROR(RunEmptyStep());
+    steps_ = 0;
+    return Status::Ok();
+  }
+
+  // Whether a step may still be computing when Enqueue returns.
+  bool is_asynchronous() const { return session_->IsAsynchronous(); }
+
+  // Begins one step; see step.ts for both buffers. If it returns ok, Finish must follow, in the order of steps.
+  Status Enqueue(const int32_t* step_words, size_t num_step_words, int32_t* result_words, size_t num_result_words,
+                 Ticket* ticket) {
+    const auto start = Clock::now();
     StepView host_step, step;
     ResultView host_result, result;
     TENON_RETURN_IF_ERROR(StepView::Parse(step_words, num_step_words, plan_.limits, &host_step));
@@ -56,27 +88,66 @@ class Executor {
     TENON_RETURN_IF_ERROR(ResultView::Parse(result_words, num_result_words, host_step, output_bytes, &host_result));
     TENON_RETURN_IF_ERROR(session_->BeginStep(host_step, host_result, &step, &result));
     caller_->BindStep(step, result);
-    TENON_RETURN_IF_ERROR(RunSegments(step));
+    TENON_RETURN_IF_ERROR(RunOps(host_step, step, result));
     TENON_RETURN_IF_ERROR(session_->EndStep());
-    const auto elapsed = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start);
-    const int32_t header[kResultHeaderWords] = {
-        host_step.step_id,          0, host_step.num_logit_rows,
-        host_step.max_top_logprobs, static_cast<int32_t>(elapsed.count())};
-    std::copy(std::begin(header), std::end(header), host_result.header);
+    *ticket = {host_result.header, host_step.step_id, host_step.num_logit_rows, host_step.max_top_logprobs, start};
     return Status::Ok();
   }
 
-  // May be called from any thread.
+  // Returns when the results of a step are in the host's buffer.
+  Status Finish(const Ticket& ticket) {
+    if (is_asynchronous()) TENON_RETURN_IF_ERROR(session_->WaitStep());
+    if (cancelled_) return Cancelled();
+    const auto now = Clock::now();
+    // A step that was enqueued while another ran has computed since that one ended.
+    const auto elapsed = std::chrono::duration_cast<std::chrono::microseconds>(now - std::max(ticket.start, last_finish_));
+    last_finish_ = now;
+    const int32_t header[kResultHeaderWords] = {ticket.step_id, 0, ticket.num_logit_rows, ticket.max_top_logprobs,
+                                                static_cast<int32_t>(elapsed.count())};
+    std::copy(std::begin(header), std::end(header), ticket.header);
+    return Status::Ok();
+  }
+
+  // Both.
+  Status Run(const int32_t* step_words, size_t num_step_words, int32_t* result_words, size_t num_result_words) {
+    Ticket ticket;
+    TENON_RETURN_IF_ERROR(Enqueue(step_words, num_step_words, result_words, num_result_words, &ticket));
+    return Finish(ticket);
+  }
+
+  void Freeze() { session_->Freeze(); }
+
+  // Gives the session up: what runs or waits ends soon, with backend.device-lost.
+  void Cancel() {
+    cancelled_ = true;
+    session_->Cancel();
+  }
+
   size_t UsedBytes(Arena arena) const { return session_->memory().UsedBytes(arena); }
+  ExecutorCounters counters() const {
+    ExecutorCounters counters{steps_, captures_, replays_, rebinds_, session_->counters()};
+    counters.session.fallbacks += failed_captures_;
+    return counters;
+  }
 
  private:
-  explicit Executor(Plan plan) : plan_(std::move(plan)) {}
+  Executor(Plan plan, DeviceGroup& group) : plan_(std::move(plan)), group_(group) {}
 
-  Status AllocateWorkspace() {
-    if (plan_.arena_bytes > 0)
-      TENON_RETURN_IF_ERROR(
-          session_->memory().Allocate(Arena::kWorkspace, static_cast<size_t>(plan_.arena_bytes), &workspace_));
-    return Status::Ok();
+  static Status Cancelled() { return Status(StatusCode::kDeviceLost, "the session was given up"); }
+
+  void AskCaptureStates(const std::vector<WeightRequest>& weights) {
+    for (const PlanOp& op : plan_.ops) {
+      OpQuery query{.op = op.id, .attr_words = op.attr_words};
+      for (const auto& operands : {op.inputs, std::array<int32_t, kMaxOpInputs>{op.outputs[0], op.outputs[1], -1, -1, -1, -1}})
+        for (const int32_t index : operands) {
+          if (index < 0) continue;
+          const PlanTensor& tensor = plan_.tensors[static_cast<size_t>(index)];
+          query.dtypes.push_back(tensor.dtype);
+          if (tensor.kind == TensorKind::kWeight && tensor.rank == 2)
+            query.weight_scheme = weights[static_cast<size_t>(tensor.argument)].scheme;
+        }
+      capture_states_.push_back(group_.Negotiate(query).capture);
+    }
   }
 
   Status RunEmptyStep() {
@@ -88,24 +159,73 @@ class Executor {
     return Run(step.data(), step.size(), result.data(), result.size());
   }
 
-  Status RunSegments(const StepView& step) {
+  // fn(call) for every call of a step, in order, up to the first error.
+  template <typename F>
+  Status ForEachCall(int32_t num_logit_rows, F&& fn) const {
     for (const PlanSegment& segment : plan_.segments) {
-      const int32_t tile = segment.tile > 0 ? segment.tile : step.num_logit_rows;
+      const int32_t tile = segment.tile > 0 ? segment.tile : num_logit_rows;
       int32_t first_row = 0;
       do {
-        const int32_t num_rows = std::min(tile, step.num_logit_rows - first_row);
+        const int32_t num_rows = std::min(tile, num_logit_rows - first_row);
         for (int32_t i = 0; i < segment.num_ops; ++i)
-          TENON_RETURN_IF_ERROR(caller_->Call(segment.first_op + i, first_row, num_rows));
+          TENON_RETURN_IF_ERROR(fn(OpCall{segment.first_op + i, first_row, num_rows}));
         first_row += num_rows;
-      } while (first_row < step.num_logit_rows);
+      } while (first_row < num_logit_rows);
     }
     return Status::Ok();
   }
 
+  Status RunOps(const StepView& host_step, const StepView& step, const ResultView& result) {
+    steps_++;
+    if (step.capture_key == 0 || capture_states_.empty()) return RunEagerly(step);
+    Recording* recording = recordings_.Find(step, result);
+    const bool is_fresh = recording == nullptr;
+    if (is_fresh) {
+      if (recordings_.is_full()) return RunEagerly(step);
+      recording = recordings_.Add(step, result, Record(host_step, step));
+    }
+    if (!recording->Fits(host_step))
+      return Status::Error(StatusCode::kStepFailed, "captureKey %d was that of a step of another shape", step.capture_key);
+    if (!recording->is_playable()) return RunEagerly(step);
+    replays_++;
+    uint64_t num_rebound = 0;
+    Status status = recording->Play(*session_, *caller_, is_fresh, &num_rebound);
+    rebinds_ += num_rebound;
+    return status;
+  }
+
+  Status RunEagerly(const StepView& step) {
+    return ForEachCall(step.num_logit_rows, [this](const OpCall& call) {
+      if (cancelled_.load(std::memory_order_relaxed)) [[unlikely]] return Cancelled();
+      return caller_->Call(call.op, call.first_row, call.num_rows);
+    });
+  }
+
+  // Nothing has run afterwards. A step that cannot be recorded is not tried again.
+  Recording Record(const StepView& host_step, const StepView& step) {
+    StepRecorder recorder(*session_, *caller_);
+    std::vector<RecordedPiece> pieces;
+    Status status = ForEachCall(step.num_logit_rows, [&](const OpCall& call) {
+      return recorder.Add(call, capture_states_[static_cast<size_t>(call.op)]);
+    });
+    if (!recorder.Finish(std::move(status), &pieces).ok()) {
+      failed_captures_++;
+      return Recording(host_step);
+    }
+    captures_++;
+    return Recording(host_step, std::move(pieces));
+  }
+
   const Plan plan_;
+  DeviceGroup& group_;
   std::unique_ptr<Session> session_;
   std::unique_ptr<OpCaller> caller_;
   void* workspace_ = nullptr;
+  std::vector<CaptureState> capture_states_;  // by op; empty where the session records nothing
+  Recordings recordings_;
+  Clock::time_point last_finish_{};  // the completion thread's
+  std::atomic<bool> cancelled_{false};
+  std::atomic<uint64_t> steps_{0}, captures_{0}, replays_{0}, rebinds_{0}, failed_captures_{0};
 };
 
 }  // namespace TENON_SDK_NAMESPACE

@@ -173,7 +173,8 @@ class StepChecker {
     TENON_RETURN_IF_ERROR(CheckSeqs());
     TENON_RETURN_IF_ERROR(CheckHistory());
     TENON_RETURN_IF_ERROR(CheckLogitRows());
-    return CheckRowLists();
+    TENON_RETURN_IF_ERROR(CheckRowLists());
+    return CheckCaptureKey();
   }
 
  private:
@@ -357,6 +358,14 @@ class StepChecker {
         TENON_RETURN_IF_ERROR(InRange("badWords", words + at + 1, words[at], 0, limits_.vocab_size - 1));
       }
     }
+    return Status::Ok();
+  }
+
+  // What differs in size from step to step cannot be recorded.
+  Status CheckCaptureKey() const {
+    for (int32_t i = 0; view_.capture_key != 0 && i < kNumStepRegions; ++i)
+      if (view_.regions_[i] != nullptr && step_internal::IsRagged(static_cast<StepRegion>(i)))
+        return Bad("the step has captureKey %d and region %d, which is a list", view_.capture_key, i);
     return Status::Ok();
   }
 

@@ -1,14 +1,18 @@
 // Lifetimes: a group of devices, its thread, and the executables on it, as seen from one JavaScript environment.
 //
-//   JavaScript thread                                  device thread
-//   Group.load, Executable.run, close ──── Post ────▶  Task::Run
+//   JavaScript thread                                  device thread        completion thread
+//   Group.load, Executable.run, close ──── Post ────▶  Task::Run ────────▶  Task::Wait (steps of asynchronous sessions)
 //   GroupState::Drain ◀── one ThreadSafeFunction ────  finished tasks (several per wake-up)
 //   Task::Finish: promises, onStepDone
 //
-// GroupState and ExecutableState belong to the JavaScript thread; an Executor belongs to the device thread from the moment
-// it is made until the thread has ended. The function keeps the event loop alive only while tasks are under way.
+// GroupState and ExecutableState belong to the JavaScript thread; an Executor belongs to the threads of the group from the
+// moment it is made until they have ended. The function keeps the event loop alive only while tasks are under way.
+//
+// When an environment ends (a worker is terminated, the process exits), steps in flight may end by themselves; then sessions
+// are cancelled; then, should a device hang for good, threads and all they use are left behind.
 #pragma once
 
+#include <dlfcn.h>
 #include <napi.h>
 
 #include <algorithm>
@@ -24,14 +28,15 @@
 
 #include "tenon/addon/values.h"
 #include "tenon/device.h"
-#include "tenon/device_thread.h"
+#include "tenon/device_threads.h"
 #include "tenon/executor.h"
 
 namespace tenon {
 inline namespace TENON_SDK_NAMESPACE {
 namespace addon {
 
-// Work of a group: Run on the device thread, then Finish on the JavaScript thread.
+// Work of a group: Run on the device thread, Wait on the completion thread where that is needed, then Finish on the
+// JavaScript thread.
 class Task : public DeviceJob {
  public:
   // Owns itself: may delete the task.
@@ -90,14 +95,14 @@ class CloseState {
 
 class ExecutableState;
 
-class GroupState {
+class GroupState : public std::enable_shared_from_this<GroupState> {
  public:
   using DoneFunction = Napi::TypedThreadSafeFunction<Channel, void, DrainChannel>;
 
   GroupState(Napi::Env env, std::unique_ptr<DeviceGroup> device)
       : env_(env), device_(std::move(device)), channel_(new Channel{this}) {
-    thread_ = std::make_unique<DeviceThread>([this] { device_->OnDeviceThread(); },
-                                             [this](DeviceJob* job) { Complete(static_cast<Task*>(job)); });
+    threads_ = std::make_unique<DeviceThreads>([this] { device_->OnDeviceThread(); },
+                                               [this](DeviceJob* job) { Complete(static_cast<Task*>(job)); });
     done_function_ = DoneFunction::New(
         env, "tenon device", 0, 1, channel_, [](Napi::Env, void*, Channel* channel) { delete channel; },
         static_cast<void*>(nullptr));
@@ -112,21 +117,23 @@ class GroupState {
   DeviceGroup& device() { return *device_; }
   Napi::Env env() const { return env_; }
   CloseState& close_state() { return close_; }
-  bool closed() const { return thread_ == nullptr; }
+  bool closed() const { return threads_ == nullptr; }
+  DeviceThreads& threads() { return *threads_; }
 
   void Post(Task* task) {
     if (num_pending_++ == 0) done_function_.Ref(env_);
-    thread_->Post(task);
+    threads_->Post(task);
   }
 
   // From any thread: Finish is to be called soon. Several tasks share one wake-up of the event loop.
   void Complete(Task* task) {
-    {
-      const std::lock_guard lock(done_mutex_);
-      done_.push_back(task);
-    }
+    const std::lock_guard lock(done_mutex_);
+    if (is_abandoned_) return;
+    done_.push_back(task);
     if (!notified_.exchange(true)) done_function_.NonBlockingCall();
   }
+  // From any thread: the environment has gone, and with it the buffers of steps.
+  bool is_abandoned() const { return is_abandoned_; }
 
   void Drain() {
     notified_.store(false);
@@ -151,10 +158,12 @@ class GroupState {
     return alive;
   }
 
-  // Ends the thread after its running task, drops tasks that wait, and frees what executables hold. Idempotent.
+  // Ends the threads after what they run, drops tasks that wait, and frees what executables hold. Idempotent.
   void Shutdown();
 
  private:
+  void Abandon();
+
   static void OnEnvironmentEnd(void* group) {
     auto* state = static_cast<GroupState*>(group);
     state->environment_ended_ = true;
@@ -181,8 +190,9 @@ class GroupState {
   int num_pending_ = 0;
   CloseState close_;
   bool environment_ended_ = false;
+  std::atomic<bool> is_abandoned_{false};
   std::vector<std::weak_ptr<ExecutableState>> executables_;
-  std::unique_ptr<DeviceThread> thread_;
+  std::unique_ptr<DeviceThreads> threads_;
 };
 
 inline void DrainChannel(Napi::Env env, Napi::Function, Channel* channel, void*) {
@@ -195,11 +205,18 @@ class ExecutableState {
   class StepTask final : public Task {
    public:
     void Run() override {
-      status_ = Guarded([&] { return owner_->executor_->Run(step_, step_words_, result_, result_words_); });
-      if (!status_.ok() && result_words_ >= 2) {
-        result_[0] = step_id_;
-        result_[1] = 1;
-      }
+      Executor& executor = *owner_->executor_;
+      status_ = Guarded([&] { return executor.Enqueue(step_, step_words_, result_, result_words_, &ticket_); });
+      // Also where enqueueing has failed: steps end in the order of their begin.
+      is_under_way_ = executor.is_asynchronous();
+      if (!is_under_way_) Wait();
+    }
+    bool IsUnderWay() const override { return is_under_way_; }
+    void Wait() override {
+      if (status_.ok()) status_ = Guarded([&] { return owner_->executor_->Finish(ticket_); });
+      if (status_.ok() || result_words_ < 2 || owner_->group_->is_abandoned()) return;
+      result_[0] = step_id_;
+      result_[1] = 1;
     }
     void Finish(Napi::Env env) override {
       const Status status = std::exchange(status_, Status::Ok());
@@ -235,6 +252,8 @@ class ExecutableState {
     int32_t* result_ = nullptr;
     size_t result_words_ = 0;
     int32_t step_id_ = 0;
+    Executor::Ticket ticket_;
+    bool is_under_way_ = false;
     Status status_;
   };
 
@@ -247,10 +266,24 @@ class ExecutableState {
   CloseState& close_state() { return close_; }
 
   // Called on the device thread, or after it has ended.
-  void set_executor(std::unique_ptr<Executor> executor) { executor_ = std::move(executor); }
-  void FreeExecutor() { executor_.reset(); }
+  void set_executor(std::unique_ptr<Executor> executor) {
+    const std::lock_guard lock(executor_mutex_);
+    executor_ = std::move(executor);
+  }
+  void FreeExecutor() {
+    std::unique_ptr<Executor> executor;
+    {
+      const std::lock_guard lock(executor_mutex_);
+      executor = std::move(executor_);
+    }
+  }
   // Null once freed.
-  const Executor* executor() const { return executor_.get(); }
+  Executor* executor() { return executor_.get(); }
+  // From any thread.
+  void Cancel() {
+    const std::lock_guard lock(executor_mutex_);
+    if (executor_ != nullptr) executor_->Cancel();
+  }
 
   // Tells the garbage collector of memory that it cannot see; 0 when it has been freed.
   void ReportMemory(Napi::Env env) {
@@ -290,6 +323,7 @@ class ExecutableState {
  private:
   const std::shared_ptr<GroupState> group_;
   Napi::FunctionReference on_step_done_;
+  std::mutex executor_mutex_;  // between Cancel and the device thread
   std::unique_ptr<Executor> executor_;
   CloseState close_;
   int64_t reported_bytes_ = 0;
@@ -297,13 +331,34 @@ class ExecutableState {
 };
 
 inline void GroupState::Shutdown() {
-  if (thread_ == nullptr) return;
-  std::vector<DeviceJob*> waiting = thread_->Stop();
-  thread_.reset();
+  if (threads_ == nullptr) return;
+  std::vector<DeviceJob*> waiting;
+  const auto cancel = [this] {
+    for (const auto& executable : executables()) executable->Cancel();
+  };
+  if (!threads_->End(cancel, &waiting)) return Abandon();
+  threads_.reset();
   for (const auto& executable : executables()) executable->FreeExecutor();
   for (DeviceJob* job : waiting) static_cast<Task*>(job)->Drop();
   for (Task* task : std::exchange(done_, {})) task->Drop();
   device_.reset();
+  channel_->group = nullptr;
+  done_function_.Release();
+  if (!environment_ended_) napi_remove_env_cleanup_hook(env_, OnEnvironmentEnd, this);
+}
+
+// The threads may still use all that they know, and this code: it stays for ever.
+inline void GroupState::Abandon() {
+  Dl_info info;
+  if (dladdr(reinterpret_cast<void*>(&DrainChannel), &info) != 0)
+    static_cast<void>(dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE));
+  static_cast<void>(new auto(shared_from_this()));
+  static_cast<void>(new auto(executables()));
+  static_cast<void>(threads_.release());
+  {
+    const std::lock_guard lock(done_mutex_);
+    is_abandoned_ = true;
+  }
   channel_->group = nullptr;
   done_function_.Release();
   if (!environment_ended_) napi_remove_env_cleanup_hook(env_, OnEnvironmentEnd, this);
@@ -323,12 +378,15 @@ class LoadTask final : public Task {
         progress_(*group_, std::move(on_progress)),
         executable_(std::make_shared<ExecutableState>(group_, std::move(on_step_done))),
         make_object_(std::move(make_object)),
-        deferred_(Napi::Promise::Deferred::New(group_->env())) {}
+        deferred_(Napi::Promise::Deferred::New(group_->env())) {
+    group_->Add(executable_);
+  }
 
   Napi::Promise promise() const { return deferred_.Promise(); }
 
   void Run() override {
     status_ = Guarded([&] { return Load(); });
+    if (!status_.ok()) executable_->FreeExecutor();
   }
 
   void Finish(Napi::Env env) override {
@@ -337,8 +395,8 @@ class LoadTask final : public Task {
       deferred_.Reject(ErrorValue(env, status_));
       return;
     }
-    executable_->ReportMemory(env);
-    group_->Add(executable_);
+    // Once closing has started, the device thread may free it at any time.
+    if (!executable_->close_state().started()) executable_->ReportMemory(env);
     deferred_.Resolve(make_object_(env, executable_));
   }
   void Drop() override { delete this; }
@@ -375,8 +433,10 @@ class LoadTask final : public Task {
     std::unique_ptr<Executor> executor;
     TENON_RETURN_IF_ERROR(Plan::Parse(plan_words_.data(), plan_words_.size(), &plan));
     const auto report = [this](uint64_t loaded, uint64_t total) { progress_.Report(loaded, total); };
-    TENON_RETURN_IF_ERROR(Executor::Create(std::move(plan), weights_, group_->device(), report, &executor));
-    executable_->set_executor(std::move(executor));
+    TENON_RETURN_IF_ERROR(Executor::Create(std::move(plan), weights_, group_->device(), &executor));
+    executable_->set_executor(std::move(executor));  // from now on it can be cancelled
+    TENON_RETURN_IF_ERROR(executable_->executor()->Load(weights_, report));
+    if (executable_->executor()->is_asynchronous()) group_->threads().StartCompletions();
     return Status::Ok();
   }
 
@@ -394,7 +454,10 @@ class LoadTask final : public Task {
 class CloseExecutableTask final : public Task {
  public:
   explicit CloseExecutableTask(std::shared_ptr<ExecutableState> executable) : executable_(std::move(executable)) {}
-  void Run() override { executable_->FreeExecutor(); }
+  void Run() override {
+    executable_->group().threads().WaitForCompletions();
+    executable_->FreeExecutor();
+  }
   void Finish(Napi::Env env) override {
     const std::unique_ptr<CloseExecutableTask> self(this);
     executable_->ReportMemory(env);
@@ -413,7 +476,19 @@ class CloseExecutableTask final : public Task {
   const std::shared_ptr<ExecutableState> executable_;
 };
 
-// Ends the group's thread after all that was posted before.
+// Tells an executable that warm-up has ended.
+class FreezeTask final : public Task {
+ public:
+  explicit FreezeTask(std::shared_ptr<ExecutableState> executable) : executable_(std::move(executable)) {}
+  void Run() override { executable_->executor()->Freeze(); }
+  void Finish(Napi::Env) override { delete this; }
+  void Drop() override { delete this; }
+
+ private:
+  const std::shared_ptr<ExecutableState> executable_;
+};
+
+// Ends the group's threads after all that was posted before.
 class CloseGroupTask final : public Task {
  public:
   explicit CloseGroupTask(std::shared_ptr<GroupState> group) : group_(std::move(group)) {}

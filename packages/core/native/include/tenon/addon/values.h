@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tenon/device.h"
+#include "tenon/executor.h"
 #include "tenon/status.h"
 #include "tenon/weights.h"
 
@@ -235,6 +236,20 @@ inline Napi::Value ToValue(Napi::Env env, const DeviceInfo& device) {
     dtypes.Set(static_cast<uint32_t>(i), kDtypeNames[static_cast<int32_t>(device.dtypes[i])]);
   object.Set("dtypes", dtypes);
   object.Set("preferredDtype", kDtypeNames[static_cast<int32_t>(device.preferred_dtype)]);
+  return object;
+}
+
+inline Napi::Value ToValue(Napi::Env env, const ExecutorCounters& counters) {
+  auto object = Napi::Object::New(env);
+  const auto set = [&](const char* name, uint64_t count) { object.Set(name, static_cast<double>(count)); };
+  set("steps", counters.steps);
+  set("captures", counters.captures);
+  set("replays", counters.replays);
+  set("rebinds", counters.rebinds);
+  set("compiles", counters.session.compiles);
+  set("allocations", counters.session.allocations);
+  set("fallbacks", counters.session.fallbacks);
+  set("hostSyncs", counters.session.host_syncs);
   return object;
 }
 
