@@ -17,7 +17,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import backendCpu from '@tenon/backend-cpu';
+import { backendApi } from '../packages/core/src/plugins/backend-api.js';
 import { serve } from './serve-process.js';
 
 const repository = fileURLToPath(new URL('..', import.meta.url));
@@ -26,23 +26,28 @@ const model = join(repository, 'packages/model-stories/model');
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'tenon-compat-')));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-const { major, minor: today } = backendCpu.api;
-const olderVersions = Array.from({ length: today }, (_, minor) => `${major}.${minor}`);
+const olderVersions = Array.from({ length: backendApi.minor }, (_, minor) => `${backendApi.major}.${minor}`);
+
+interface OldBackend {
+  readonly id: string;
+  readonly folder: string;
+}
 
 /** An application with the packages of that version, and today's core. */
-function makeApp(version: string): string {
+function makeApp(version: string): OldBackend {
   const app = join(folder, version);
-  const scope = join(app, 'node_modules/@tenon');
-  mkdirSync(scope, { recursive: true });
-  symlinkSync(join(repository, 'packages/core'), join(scope, 'core'));
-  for (const file of readdirSync(join(fixtures, version))) {
+  mkdirSync(join(app, 'node_modules/@tenon'), { recursive: true });
+  symlinkSync(join(repository, 'packages/core'), join(app, 'node_modules/@tenon/core'));
+  const backends = readdirSync(join(fixtures, version)).flatMap((file) => {
     const tarball = join(fixtures, version, file);
-    const { name } = JSON.parse(execFileSync('tar', ['xzOf', tarball, 'package/package.json'], { encoding: 'utf8' })); // prettier-ignore
+    const { name, tenon } = JSON.parse(execFileSync('tar', ['xzOf', tarball, 'package/package.json'], { encoding: 'utf8' })); // prettier-ignore
     const target = join(app, 'node_modules', name);
     mkdirSync(target, { recursive: true });
     execFileSync('tar', ['xzf', tarball, '--strip-components=1', '-C', target]);
-  }
-  return app;
+    return tenon?.backend === undefined ? [] : [{ id: tenon.backend.id, folder: target }];
+  });
+  expect(backends).toHaveLength(1);
+  return backends[0]!;
 }
 
 it.each(olderVersions)('keeps a backend of contract %s', (version) => {
@@ -50,31 +55,31 @@ it.each(olderVersions)('keeps a backend of contract %s', (version) => {
 });
 
 describe.each(olderVersions)('a backend of contract %s', (version) => {
-  let backend: string;
+  let old: OldBackend;
   beforeAll(() => {
-    backend = join(makeApp(version), 'node_modules/@tenon/backend-cpu');
+    old = makeApp(version);
   });
 
   it("answers over HTTP as today's does", async () => {
-    const complete = async (plugin: readonly string[]) => {
-      await using server = await serve([model, '--device', 'cpu', '--dtype', 'float32', ...plugin]);
+    const complete = async (...args: readonly string[]) => {
+      await using server = await serve([model, '--dtype', 'float32', ...args]);
       const response = await fetch(`${server.url}/v1/completions`, {
         method: 'POST',
         headers: { 'content-type': 'application/json' },
         body: JSON.stringify({ prompt: 'Once upon a time', max_tokens: 64, temperature: 0, logprobs: 1 }),
       });
-      expect(readFileSync(`/proc/${server.child.pid}/maps`, 'utf8').includes(folder)).toBe(plugin.length > 0);
       const { choices } = (await response.json()) as { choices: { text: string }[] };
-      return choices[0]!.text;
+      return { text: choices[0]!.text, maps: readFileSync(`/proc/${server.child.pid}/maps`, 'utf8') };
     };
-    const answer = await complete(['--plugin', backend]);
-    expect(answer.length).toBeGreaterThan(100);
-    expect(answer).toBe(await complete([]));
+    const answer = await complete('--device', old.id, '--plugin', old.folder);
+    expect(answer.maps).toContain(folder);
+    expect(answer.text.length).toBeGreaterThan(100);
+    expect(answer.text).toBe((await complete('--device', 'cpu')).text);
   });
 
   it("computes beside today's in one process, on one thread and on two", () => {
     const script = join(fixtures, 'side-by-side.mjs');
-    const args = [script, backend, join(repository, 'packages/backend-cpu'), model, folder];
+    const args = [script, old.folder, join(repository, 'packages/backend-cpu'), model, folder];
     const said = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8' }));
     expect(said.api.old.minor).toBeLessThan(said.api.today.minor);
     expect(said.addons).toHaveLength(2);
