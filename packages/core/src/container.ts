@@ -37,6 +37,8 @@ export interface EngineHost {
   readonly backend?: BackendModule;
   /** Where the search for backend packages begins; the working directory by default. */
   readonly root?: string;
+  /** What such a search has found, where it was made before. */
+  readonly backends?: Promise<readonly BackendReport[]>;
   readonly log?: (level: 'debug' | 'info' | 'warn', message: string) => void;
   /** Bytes of weights loaded so far. */
   readonly onLoadProgress?: (loadedBytes: number, totalBytes: number) => void;
@@ -104,7 +106,7 @@ interface Opened {
 /** Reads the model's headers while the backends are probed. What is wrong with the model is told first, and at once. */
 async function openAll(model: string, config: EngineConfig, host: EngineHost): Promise<Opened> {
   const ending = new AbortController();
-  const surveying = survey(config, host, ending.signal);
+  const surveying = host.backends ?? survey(config, host, ending.signal);
   surveying.catch(() => {});
   try {
     const checkpoint = await openModel(model, config, host);

@@ -208,7 +208,7 @@ describe('discoverBackends', () => {
     discover();
     const startMs = performance.now();
     expect(states()).toEqual([['toy', 'dependency', 'ready']]);
-    // 50 ms on a machine of its own (scripts/bench-discovery.ts); others run beside this test.
+    // 50 ms on a machine of its own (bench/install-cost.mjs); others run beside this test.
     expect(performance.now() - startMs).toBeLessThan(250);
   });
 });
