@@ -1,11 +1,13 @@
 /** The reference backend: runs plans with the float32 references, in plain TypeScript. The truth, and slow. */
 import {
   dtypeBytes, ops, type Backend, type BackendModule, type DeviceGroup, type DeviceInfo, type Executable, type LoadOptions,
-  type MemoryStats, type NegotiateRequest, type Negotiation, type OpName, type Plan, type SchedulingConstraints,
-  type WeightSource,
+  type MemoryStats, type NegotiateRequest, type Negotiation, type OpenOptions, type OpName, type Plan,
+  type SchedulingConstraints, type WeightSource,
 } from '../backend/index.js'; // prettier-ignore
 import { TenonError, invariant } from '../errors.js';
+import { planBytes } from '../program/explain.js';
 import { Interpreter, type OnValue } from '../program/reference/interpreter.js';
+import { opReferences, type OpReferences } from '../program/reference/op-reference.js';
 import { roundTo } from '../program/reference/rounding.js';
 import { AsyncSteps } from './async-steps.js';
 
@@ -17,7 +19,11 @@ export interface ReferenceBackendOptions {
   readonly memoryBytes?: number;
   /** Sees every result of every op. */
   readonly onValue?: OnValue;
+  /** Ops that compute something else: faults that the conformance kit has to find. */
+  readonly references?: Partial<OpReferences>;
 }
+
+const defaultMemoryBytes = 2 ** 30;
 
 export const referenceConstraints: SchedulingConstraints = {
   blockSizes: [16, 32, 64, 128],
@@ -48,7 +54,7 @@ class ReferenceBackend implements Backend {
   }
 
   async devices(): Promise<DeviceInfo[]> {
-    const memoryBytes = this.#options.memoryBytes ?? 2 ** 30;
+    const { memoryBytes = defaultMemoryBytes } = this.#options;
     return [
       {
         id: 'reference:0',
@@ -63,12 +69,16 @@ class ReferenceBackend implements Backend {
     ];
   }
 
-  async open(deviceIds: readonly string[]): Promise<DeviceGroup> {
+  async open(deviceIds: readonly string[], { parallel }: OpenOptions): Promise<DeviceGroup> {
     if (deviceIds.length !== 1 || deviceIds[0] !== 'reference:0') {
       throw new TenonError(
         'config.device-not-found',
         `no devices ${deviceIds}; the reference backend has reference:0`,
       );
+    }
+    if (parallel !== undefined && parallel.size !== 1) {
+      const message = `parallel.size is ${parallel.size}; the reference backend has one device, which is one rank`;
+      throw new TenonError('config.invalid-option', message);
     }
     return new ReferenceGroup(this.#options);
   }
@@ -102,28 +112,45 @@ class ReferenceGroup implements DeviceGroup {
   }
 
   async load(plan: Plan, weights: WeightSource, options: LoadOptions): Promise<Executable> {
-    const values: Float32Array[] = [];
-    for (const weight of plan.weights) {
-      const data = weight.data?.slice() ?? (await readParts(weights, weight.parts));
-      const numel = weight.shape.reduce((product, dim) => product * dim, 1);
-      if (data.length !== numel) {
-        const message = `${weight.name} has ${data.length} values; its shape [${weight.shape}] needs ${numel}`;
-        throw new TenonError('config.weights-invalid', message);
-      }
-      // what a scheme holds is not rounded to dtype
-      values.push(weight.scheme === undefined ? roundTo(data, weight.dtype) : data);
-      options.onProgress?.(values.length, plan.weights.length);
-    }
-    return new ReferenceExecutable(
-      plan,
-      values,
-      this.constraints.stepsInFlight,
-      options,
-      this.#options.onValue,
+    this.#requireMemory(plan);
+    const values = await loadWeights(plan, weights, options.onProgress);
+    return new ReferenceExecutable(plan, values, this.constraints.stepsInFlight, options, this.#options);
+  }
+
+  #requireMemory(plan: Plan): void {
+    const { memoryBytes = defaultMemoryBytes } = this.#options;
+    const kvBytes = plan.kvLayers.reduce(
+      (sum, layer) => sum + this.kvBlockBytes(layer, plan.limits.blockSize),
+      0,
     );
+    const wanted = planBytes(plan).weights + plan.arenaBytes + kvBytes * plan.limits.numBlocks;
+    if (wanted <= memoryBytes) return;
+    const message = `the plan needs ${wanted} bytes, of which ${kvBytes * plan.limits.numBlocks} are KV cache; the device has ${memoryBytes}`;
+    throw new TenonError('backend.out-of-memory', message);
   }
 
   async close(): Promise<void> {}
+}
+
+/** The values of each of the plan's weights, rounded to their types. */
+export async function loadWeights(
+  plan: Plan,
+  source: WeightSource,
+  onProgress?: LoadOptions['onProgress'],
+): Promise<Float32Array[]> {
+  const values: Float32Array[] = [];
+  for (const weight of plan.weights) {
+    const data = weight.data?.slice() ?? (await readParts(source, weight.parts));
+    const numel = weight.shape.reduce((product, dim) => product * dim, 1);
+    if (data.length !== numel) {
+      const message = `${weight.name} has ${data.length} values; its shape [${weight.shape}] needs ${numel}`;
+      throw new TenonError('config.weights-invalid', message);
+    }
+    // what a scheme holds is not rounded to dtype
+    values.push(weight.scheme === undefined ? roundTo(data, weight.dtype) : data);
+    onProgress?.(values.length, plan.weights.length);
+  }
+  return values;
 }
 
 /** The parts of a weight, one after another. */
@@ -155,9 +182,9 @@ class ReferenceExecutable implements Executable {
     weights: readonly Float32Array[],
     stepsInFlight: number,
     options: LoadOptions,
-    onValue: OnValue | undefined,
+    { onValue, references }: ReferenceBackendOptions,
   ) {
-    this.#interpreter = new Interpreter(plan, weights);
+    this.#interpreter = new Interpreter(plan, weights, { ...opReferences, ...references });
     this.#steps = new AsyncSteps(options.onStepDone);
     this.#stepsInFlight = stepsInFlight;
     this.#onValue = onValue;

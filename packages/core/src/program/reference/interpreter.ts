@@ -5,7 +5,12 @@ import {
 import { invariant } from '../../errors.js';
 import { operandName } from '../verify.js';
 import { ReferenceKvCache } from './kv-cache.js';
-import { opReferences, type ReferenceContext, type ReferenceTensor } from './op-reference.js';
+import {
+  opReferences,
+  type OpReferences,
+  type ReferenceContext,
+  type ReferenceTensor,
+} from './op-reference.js';
 import { encode16, roundTo } from './rounding.js';
 import { Sampler } from './sampler.js';
 import { StepReader } from './step-reader.js';
@@ -23,11 +28,13 @@ export class Interpreter {
   readonly #plan: Plan;
   readonly #weights: readonly Float32Array[];
   readonly #sampler: Sampler;
+  readonly #references: OpReferences;
 
   /** `weights`: the values of each of the plan's weights, already rounded to their types. */
-  constructor(plan: Plan, weights: readonly Float32Array[]) {
+  constructor(plan: Plan, weights: readonly Float32Array[], references: OpReferences = opReferences) {
     this.#plan = plan;
     this.#weights = weights;
+    this.#references = references;
     this.kv = new ReferenceKvCache(plan.kvLayers, plan.limits);
     this.#sampler = new Sampler(plan.limits.maxSeqs);
   }
@@ -36,7 +43,17 @@ export class Interpreter {
   run(words: Int32Array, result: Int32Array, onValue?: OnValue): void {
     const step = new StepReader(words);
     this.#sampler.beginStep(step);
-    const run = new StepRun(this.#plan, this.#weights, step, result, this.kv, this.#sampler, onValue);
+    const { kv } = this;
+    const run = new StepRun(
+      this.#plan,
+      this.#weights,
+      this.#references,
+      step,
+      result,
+      kv,
+      this.#sampler,
+      onValue,
+    );
     for (const segment of this.#plan.segments) run.segment(segment);
     run.finish();
   }
@@ -51,6 +68,7 @@ class StepRun {
   constructor(
     readonly plan: Plan,
     readonly weights: readonly Float32Array[],
+    readonly references: OpReferences,
     readonly step: StepReader,
     readonly result: Int32Array,
     readonly kv: ReferenceKvCache,
@@ -90,7 +108,7 @@ class StepRun {
   }
 
   #runOp(op: PlanOp, tile: Tile): void {
-    const outputs = opReferences[op.op](this.#contextOf(op, tile));
+    const outputs = this.references[op.op](this.#contextOf(op, tile));
     op.outputs.forEach((id, i) => {
       const tensor = this.plan.tensors[id]!;
       const data = outputs[i];

@@ -42,7 +42,9 @@ const linearOf = (context: ReferenceContext): Float32Array =>
     context.has('bias') ? context.floats('bias').data : undefined,
   );
 
-export const opReferences: Readonly<Record<OpName, OpReference>> = {
+export type OpReferences = Readonly<Record<OpName, OpReference>>;
+
+export const opReferences: OpReferences = {
   embedding: (context) => [embedding(resolveTokens(context), context.floats('weight'))],
   rms_norm: ({ floats, attrs }) => [
     rmsNorm(floats('x').data, floats('weight').data, attrs.size!, attrs.eps!),

@@ -1,0 +1,80 @@
+/** Whether something that is done again and again leaves memory or threads behind. */
+import { readdirSync } from 'node:fs';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { fail } from './case.js';
+
+/** Bytes of the process outside of JavaScript's heap, and of its buffers, after a garbage collection. */
+function heldBytes(): number {
+  setFlagsFromString('--expose-gc');
+  const gc = runInNewContext('gc') as () => void;
+  gc();
+  const { rss, heapTotal, heapUsed } = process.memoryUsage();
+  return rss - heapTotal + heapUsed;
+}
+
+/** Undefined where the system does not tell. */
+function numThreads(): number | undefined {
+  try {
+    return readdirSync('/proc/self/task').length;
+  } catch {
+    return undefined;
+  }
+}
+
+interface Sample {
+  readonly bytes: number;
+  readonly threads: number | undefined;
+  readonly freeBytes: number;
+}
+
+export interface LeakOptions {
+  readonly rounds: number;
+  /** What is fine to keep of a round, in bytes: what allocators do. */
+  readonly bytesPerRound: number;
+  /** Bytes that the device says are free. */
+  readonly freeBytes: () => Promise<number>;
+  /** Whether other programs change `freeBytes` too. */
+  readonly freeBytesAreShared: boolean;
+}
+
+/**
+ * Runs `round` again and again. What grows in the first and in the second half of the rounds (the first fifth is for warming
+ * up) by more than allowed is a leak; what grows once is not.
+ */
+export async function expectNoLeak(
+  what: string,
+  round: () => Promise<void>,
+  options: LeakOptions,
+): Promise<void> {
+  const sample = async (): Promise<Sample> => ({
+    bytes: heldBytes(),
+    threads: numThreads(),
+    freeBytes: await options.freeBytes(),
+  });
+  const fifth = Math.floor(options.rounds / 5);
+  const repeat = async (times: number): Promise<void> => {
+    for (let i = 0; i < times; i++) await round();
+  };
+  await repeat(fifth);
+  const first = await sample();
+  await repeat(2 * fifth);
+  const middle = await sample();
+  await repeat(2 * fifth);
+  const last = await sample();
+  const perRound = (value: (sample: Sample) => number): number =>
+    Math.min(value(middle) - value(first), value(last) - value(middle)) / (2 * fifth);
+  const grown = perRound(({ bytes }) => bytes);
+  if (grown > options.bytesPerRound)
+    fail(
+      `${what}: the process holds ${Math.round(grown / 1024)} KiB more after each of ${options.rounds} rounds`,
+    );
+  const threads = perRound((each) => each.threads ?? 0);
+  if (threads >= 0.25)
+    fail(`${what}: ${threads.toFixed(2)} threads are left after each of ${options.rounds} rounds`);
+  const taken = perRound(({ freeBytes }) => -freeBytes);
+  if (!options.freeBytesAreShared && taken > options.bytesPerRound)
+    fail(
+      `${what}: the device has ${Math.round(taken / 1024)} KiB less free memory after each of ${options.rounds} rounds`,
+    );
+}

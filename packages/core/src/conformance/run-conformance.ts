@@ -1,0 +1,130 @@
+/** Runs the cases one after another, each within its time, and tells what happened as it happens. */
+import type { BackendModule, Host } from '../backend/index.js';
+import {
+  CaseFailure,
+  CaseSkip,
+  levelOf,
+  type ConformanceCase,
+  type Level,
+  type WorstElement,
+} from './case.js';
+import { Kit, type PackageUnderTest } from './kit.js';
+import { allCases } from './levels/index.js';
+import { makeReport, type ConformanceReport } from './report.js';
+
+export interface ConformanceOptions {
+  /** Random numbers of all cases follow from it. Default: 1. */
+  readonly seed?: number;
+  /** Levels to run. Default: all. */
+  readonly levels?: readonly Level[];
+  /** Only cases of this op. */
+  readonly op?: string;
+  /** Only this case; with `*`, all whose names match. */
+  readonly case?: string;
+  /** The first usable one if absent. */
+  readonly deviceId?: string;
+  /** Where the backend was found: level 0 needs it. */
+  readonly package?: PackageUnderTest;
+  /** Default: 60. */
+  readonly caseTimeoutSeconds?: number;
+  readonly host?: Host;
+}
+
+/** How a case ended. `not-applicable`: it does not concern this backend. */
+export interface CaseResult {
+  readonly name: string;
+  readonly level: Level;
+  readonly op: string | undefined;
+  readonly outcome: 'passed' | 'failed' | 'skipped' | 'not-applicable';
+  /** Why it failed or was not run. */
+  readonly message: string | undefined;
+  readonly worst: WorstElement | undefined;
+  readonly milliseconds: number;
+}
+
+export type ConformanceEvent =
+  | { readonly type: 'start'; readonly numCases: number }
+  | { readonly type: 'case-start'; readonly name: string; readonly index: number }
+  | { readonly type: 'case-end'; readonly result: CaseResult; readonly index: number };
+
+/** The cases that these options choose, in their order. */
+export function listCases(options: ConformanceOptions = {}): ConformanceCase[] {
+  const { levels, op, case: pattern } = options;
+  const matches = pattern === undefined ? () => true : matcher(pattern);
+  return allCases(options.seed ?? 1).filter(
+    (each) =>
+      (levels === undefined || levels.includes(levelOf(each))) &&
+      (op === undefined || each.op === op) &&
+      matches(each.name),
+  );
+}
+
+function matcher(pattern: string): (name: string) => boolean {
+  const escaped = pattern.split('*').map((part) => part.replaceAll(/[.+?^${}()|[\]\\]/g, String.raw`\$&`));
+  const expression = new RegExp(`^${escaped.join('.*')}$`);
+  return (name) => expression.test(name);
+}
+
+/** Throws only where the backend has no usable device; what cases find is in the report. */
+export async function runConformance(
+  module: BackendModule,
+  options: ConformanceOptions = {},
+  onEvent: (event: ConformanceEvent) => void = () => {},
+): Promise<ConformanceReport> {
+  const { seed = 1, deviceId, host, caseTimeoutSeconds = 60 } = options;
+  const cases = listCases(options);
+  const kit = await Kit.create(module, { seed, deviceId, package: options.package, ...(host && { host }) });
+  onEvent({ type: 'start', numCases: cases.length });
+  const results: CaseResult[] = [];
+  try {
+    for (const [index, each] of cases.entries()) {
+      onEvent({ type: 'case-start', name: each.name, index });
+      const result = await runCase(kit, each, 1000 * caseTimeoutSeconds);
+      results.push(result);
+      onEvent({ type: 'case-end', result, index });
+    }
+    return makeReport(kit, options, results);
+  } finally {
+    await kit.close();
+  }
+}
+
+async function runCase(kit: Kit, each: ConformanceCase, timeoutMs: number): Promise<CaseResult> {
+  kit.caseName = each.name;
+  const begin = performance.now();
+  const ended = await settle(each.run(kit), timeoutMs);
+  if (ended.outcome === 'failed') await kit.dropGroup();
+  const milliseconds = Math.round(performance.now() - begin);
+  return { name: each.name, level: levelOf(each), milliseconds, ...ended, op: ended.op ?? each.op };
+}
+
+type Ended = Pick<CaseResult, 'outcome' | 'message' | 'worst' | 'op'>;
+
+async function settle(running: Promise<void>, timeoutMs: number): Promise<Ended> {
+  let timer: NodeJS.Timeout | undefined;
+  const timeout = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new CaseFailure(`did not end within ${timeoutMs / 1000} s`)), timeoutMs);
+  });
+  try {
+    await Promise.race([running, timeout]);
+    return { outcome: 'passed', message: undefined, worst: undefined, op: undefined };
+  } catch (error) {
+    return describeEnd(error);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function describeEnd(error: unknown): Ended {
+  const message = error instanceof Error ? error.message : String(error);
+  if (error instanceof CaseSkip)
+    return {
+      outcome: error.isApplicable ? 'skipped' : 'not-applicable',
+      message,
+      worst: undefined,
+      op: undefined,
+    };
+  const { worst, op } = error instanceof CaseFailure ? error : { worst: undefined, op: undefined };
+  const code = error instanceof Error && 'code' in error ? `${String(error.code)}: ` : '';
+  return { outcome: 'failed', message: code + message, worst, op };
+}
