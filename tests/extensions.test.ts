@@ -155,3 +155,15 @@ describe('a server of three packages', () => {
     expect(llm.engine.info.architecture).toBe('Phi3ForCausalLM');
   });
 });
+
+it('is explained by a guide whose command works as it is written', async () => {
+  const guide = readFileSync(new URL('../docs/extensions.md', import.meta.url), 'utf8');
+  const commands = [...guide.matchAll(/^npx tenon (explain .*)$/gm)].map((match) => match[1]!.split(' '));
+  expect(commands.length).toBeGreaterThan(0);
+  for (const command of commands) {
+    const { code, stdout, stderr } = await run(command);
+    expect(stderr).toBe('');
+    expect(stdout).toContain('qkv_rope_kv_write');
+    expect(code).toBe(0);
+  }
+});

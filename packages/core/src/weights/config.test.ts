@@ -18,6 +18,32 @@ describe('parseModelConfig', () => {
     expect(configuredArchitectures).toEqual(supportedArchitectures);
   });
 
+  it("assumes nothing about a package's architecture that its configuration does not say", () => {
+    const foreign = (fields: JsonObject) =>
+      parseModelConfig(
+        { ...tinyLlama, ...fields },
+        { source: 'config.json', foreignArchitecture: 'ToyModel' },
+      );
+    const config = foreign({ num_hidden_layers: 2, sliding_window: 16, eos_token_id: undefined, bos_token_id: undefined }); // prettier-ignore
+    expect(config).toMatchObject({
+      architecture: 'ToyModel',
+      slidingWindows: [16, 16],
+      eosTokenIds: [],
+      bosTokenId: undefined,
+      qkvBias: false,
+    });
+    const layer_types = ['full_attention', 'sliding_attention'];
+    expect(foreign({ num_hidden_layers: 2, sliding_window: 16, layer_types }).slidingWindows).toEqual([
+      0, 16,
+    ]);
+    expect(() => foreign({ max_position_embeddings: undefined })).toThrow(
+      'max_position_embeddings is missing',
+    );
+    expect(() => foreign({ final_logit_softcapping: 30 })).toThrow(
+      'final_logit_softcapping 30 is not supported',
+    );
+  });
+
   it('reads a whole config', () => {
     expect(parse(tinyLlama)).toEqual({
       architecture: 'LlamaForCausalLM',
