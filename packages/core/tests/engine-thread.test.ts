@@ -18,8 +18,8 @@ beforeAll(() => {
     JSON.stringify({ dependencies: { 'good-backend': '1', 'crashing-backend': '1' } }),
   );
   const crash = `(stepId) => { if (stepId === 3) setImmediate(() => { throw new Error('driver bug'); }); return undefined; }`;
-  addBackend('good', '{ neverSample: [0, 1, 2] }');
-  addBackend('crashing', `{ stepMs: 5, neverSample: [0, 1, 2], inject: ${crash} }`);
+  addBackend('good', '{ id: "good", neverSample: [0, 1, 2] }');
+  addBackend('crashing', `{ id: 'crashing', stepMs: 5, neverSample: [0, 1, 2], inject: ${crash} }`);
 });
 afterAll(() => rmSync(app, { recursive: true }));
 
@@ -87,7 +87,7 @@ describe('the engine thread', () => {
   it('reports why it cannot start', async () => {
     await expect(load('quantum')).rejects.toMatchObject({
       code: 'config.device-not-found',
-      message: expect.stringMatching(/^no backend 'quantum'; found: good, crashing/),
+      message: expect.stringMatching(/^no backend 'quantum'; found: good \(good-backend 1\.0\.0\), crashing/),
     });
   });
 });

@@ -15,6 +15,8 @@ import { AsyncSteps } from './async-steps.js';
 import { referenceConstraints } from './reference-backend.js';
 
 export interface NullBackendOptions {
+  /** As a package's manifest names it; `null` by default. */
+  readonly id?: string;
   readonly constraints?: Partial<SchedulingConstraints>;
   /** Milliseconds a step takes: a fixed part, and one per token. */
   readonly stepMs?: number;
@@ -33,18 +35,24 @@ export function createNullBackend(options: NullBackendOptions = {}): BackendModu
 export const nullBackend: BackendModule = createNullBackend();
 
 class NullBackend implements Backend {
-  readonly info = { id: 'null', owner: '@tenon/core', version: '0.1.0', runtime: { kernels: 'none' } };
+  readonly info;
   readonly #options: NullBackendOptions;
 
   constructor(options: NullBackendOptions) {
     this.#options = options;
+    const { id = 'null' } = options;
+    this.info = { id, owner: '@tenon/core', version: '0.1.0', runtime: { kernels: 'none' } };
+  }
+
+  get #deviceId(): string {
+    return `${this.info.id}:0`;
   }
 
   async devices(): Promise<DeviceInfo[]> {
     const memoryBytes = this.#options.memoryBytes ?? 2 ** 34;
     return [
       {
-        id: 'null:0',
+        id: this.#deviceId,
         class: 'other',
         name: 'no device',
         usable: true,
@@ -57,8 +65,11 @@ class NullBackend implements Backend {
   }
 
   async open(deviceIds: readonly string[]): Promise<DeviceGroup> {
-    if (deviceIds.length !== 1 || deviceIds[0] !== 'null:0') {
-      throw new TenonError('config.device-not-found', `no devices ${deviceIds}; the null backend has null:0`);
+    if (deviceIds.length !== 1 || deviceIds[0] !== this.#deviceId) {
+      throw new TenonError(
+        'config.device-not-found',
+        `no devices ${deviceIds}; the null backend has ${this.#deviceId}`,
+      );
     }
     return new NullGroup(this.#options);
   }
