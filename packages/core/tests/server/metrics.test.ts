@@ -57,6 +57,11 @@ describe.each([undefined, 'vllm'])('/metrics with prefix %s', (prefix) => {
     expect(labels).toContain('gpu_memory_utilization="0.92",kv_cache_memory_bytes="None"');
   });
 
+  it('says which backend and device serve', async () => {
+    const labels = 'model_name="scripted",engine="0",backend="scripted",version="0.0.0",device="none"';
+    expect(await metricsText(prefix)).toContain(`${name}:backend_info{${labels}} 1\n`);
+  });
+
   it('counts', async () => {
     const lines = new Set((await metricsText(prefix)).split('\n'));
     const labels = 'model_name="scripted",engine="0"';

@@ -233,6 +233,7 @@ describe('models', () => {
       root: '/models/scripted',
       parent: null,
       max_model_len: 256,
+      backend: { id: 'scripted', version: '0.0.0', device: 'none' },
       permission: [{ object: 'model_permission' }],
     });
     expect((await app.inject('/v1/models/org/two')).json()).toMatchObject({ id: 'org/two' });

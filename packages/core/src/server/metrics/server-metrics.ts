@@ -29,6 +29,7 @@ export class ServerMetrics {
     this.#engine = engine;
     this.#prefix = options.prefix;
     this.#labels = { model_name: options.modelName, engine: engineIndex };
+    this.#registerBackend();
     this.#registerState();
     this.#registerTotals();
     this.#registerCacheConfig();
@@ -42,6 +43,18 @@ export class ServerMetrics {
 
   text(): Promise<string> {
     return this.#registry.metrics();
+  }
+
+  /** What computes, so that nobody has to guess it from the speed. */
+  #registerBackend(): void {
+    const { backend, device } = this.#engine.info;
+    const labels = { ...this.#labels, backend: backend.id, version: backend.version, device };
+    new Gauge({
+      name: this.#name('backend_info'),
+      help: 'The backend and the device that serve are the labels',
+      labelNames: Object.keys(labels),
+      registers: [this.#registry],
+    }).set(labels, 1);
   }
 
   /** What is so now, read when asked for. */

@@ -79,6 +79,10 @@ export const ModelCard = Type.Object({
   root: Type.String(),
   parent: Type.Null(),
   max_model_len: Type.Integer(),
+  backend: Type.Object(
+    { id: Type.String(), version: Type.String(), device: Type.String() },
+    { description: 'What serves it' },
+  ),
   permission: Type.Array(Type.Object({})),
 });
 

@@ -29,6 +29,7 @@ export function modelRoutes(app: FastifyInstance, context: ServerContext): void 
 }
 
 function modelCard(id: string, { engine, startedAt }: ServerContext): unknown {
+  const { backend, device } = engine.info;
   return {
     id,
     object: 'model',
@@ -37,6 +38,7 @@ function modelCard(id: string, { engine, startedAt }: ServerContext): unknown {
     root: engine.info.modelPath,
     parent: null,
     max_model_len: engine.info.maxModelLen,
+    backend: { id: backend.id, version: backend.version, device },
     permission: [modelPermission(id, startedAt)],
   };
 }
