@@ -5,7 +5,7 @@
  * written here, not kept in the package's own package.json, where they would keep `npm install` from working before the first
  * release.
  */
-import { execFileSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import {
   copyFileSync,
   existsSync,
@@ -141,12 +141,9 @@ interface Packed {
 /** Packs without running the package's scripts: what is packed is what was built and tested. */
 function npmPack(folder: string, options: readonly string[]): Packed {
   const args = ['pack', '--json', '--ignore-scripts', ...options];
-  const printed = execFileSync('npm', args, {
-    cwd: folder,
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  return (JSON.parse(printed) as readonly [Packed])[0];
+  const { status, error, stdout, stderr } = spawnSync('npm', args, { cwd: folder, encoding: 'utf8' });
+  if (status !== 0) throw invalid(folder, `npm ${args.join(' ')} failed: ${error?.message ?? stderr.trim()}`);
+  return (JSON.parse(stdout) as readonly [Packed])[0];
 }
 
 function copyFile(from: string, to: string): void {
