@@ -2,10 +2,11 @@
 import { Command } from 'commander';
 
 import { TenonError } from '../errors.js';
+import { pluginCreateCommand } from './plugin-create.js';
 import { pluginPackCommand } from './plugin-pack.js';
 
 export function pluginCommand(): Command {
-  const actions = [pluginPackCommand()];
+  const actions = [pluginCreateCommand(), pluginPackCommand()];
   const names = actions.map((action) => action.name());
   const command = new Command('plugin')
     .usage(`<${names.join('|')}> [options]`)
