@@ -176,7 +176,7 @@ export function parseEngineOptions(options: EngineOptions): EngineConfig {
     hfOverrides: options.hfOverrides ?? {},
     numThreads: count('numThreads', options.numThreads, 1),
     plugins: options.plugins ?? [],
-    logitsProcessors: options.logitsProcessors ?? [],
+    logitsProcessors: words('logitsProcessors', options.logitsProcessors ?? []),
   };
 }
 
@@ -191,6 +191,11 @@ function oneOf<T extends string>(option: string, value: string, choices: readonl
   const choice = choices.find((entry) => entry === value);
   if (choice === undefined) throw invalid(option, value, choices.join(', '));
   return choice;
+}
+
+function words(option: string, value: readonly string[]): readonly string[] {
+  if (Array.isArray(value) && value.every((entry) => typeof entry === 'string')) return value;
+  throw invalid(option, value, 'a list of names');
 }
 
 function integer(option: string, value: number | undefined): number | undefined {

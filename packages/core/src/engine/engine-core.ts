@@ -264,8 +264,8 @@ export class EngineCore {
     const failures: { sequence: Sequence; error: TenonError }[] = [];
     for (let i = 0; i < step.numSeqs; i++) {
       const sequence = step.sequences[i]!;
-      const processed = step.samples[i] === 1 ? this.#processed.get(sequence) : undefined;
-      if (processed === undefined) continue;
+      if (!sequence.waitsForTokens || step.samples[i] !== 1) continue;
+      const processed = this.#processed.get(sequence)!;
       const numTokens = step.starts[i]! + step.counts[i]!;
       try {
         sequence.sampler = processed.processors.nextRow(processed.row, sequence.tokenIds, numTokens);

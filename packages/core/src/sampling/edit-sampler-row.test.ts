@@ -58,13 +58,20 @@ describe('editSamplerRow', () => {
 
   it.each<[string, LogitsEdits, Partial<SamplingParams>, readonly number[]]>([
     ['nothing allowed', { allowed: [] }, {}, []],
-    ['nothing that the request allows', { allowed: [1] }, { allowedTokenIds: [5] }, []],
     ['all suppressed', { suppress: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] }, {}, []],
-    ['only the end before min_tokens', { allowed: [2] }, { minTokens: 1 }, []],
-    ['only what completes a bad word', { allowed: [5] }, {}, [4]],
   ])('fails where %s is left', (_, edits, params, output) => {
     expect(() => edit(edits, params, output, [2, 4, 5])).toThrow(
       /^logits processor 'p0' leaves no token that may come next/,
+    );
+  });
+
+  it.each<[string, LogitsEdits, Partial<SamplingParams>, readonly number[]]>([
+    ['nothing that the request allows', { allowed: [1] }, { allowedTokenIds: [5] }, []],
+    ['only the end before min_tokens', { allowed: [2] }, { minTokens: 1 }, []],
+    ['only what completes a bad word', { allowed: [5] }, {}, [4]],
+  ])('refuses a request that leaves %s', (_, edits, params, output) => {
+    expect(() => edit(edits, params, output, [2, 4, 5])).toThrow(
+      /^allowed_token_ids, bad_words or min_tokens of the request leave none of the tokens that logits processor 'p0' lets/,
     );
   });
 

@@ -10,7 +10,11 @@ export interface ProcessorAnswer {
   readonly edits: LogitsEdits;
 }
 
-/** `row` with the answers for the token after `outputTokenIds`. @throws `internal.extension-failed`, naming the processor. */
+/**
+ * `row` with the answers for the token after `outputTokenIds`.
+ * @throws `internal.extension-failed`, naming the processor; `request.invalid-value` where only the request's own fields leave
+ * no token that may come.
+ */
 export function editSamplerRow(
   row: SamplerRow,
   answers: readonly ProcessorAnswer[],
@@ -19,13 +23,13 @@ export function editSamplerRow(
 ): SamplerRow {
   if (answers.length === 0) return row;
   for (const { name, edits } of answers) checkEdits(name, edits, vocabSize);
-  const allowedTokens = answers.reduce(
-    (list, { edits }) => intersection(list, edits.allowed),
-    ownAllowed(row),
+  const allowedTokens = allowedBy(answers, row.allowedTokens.length > 0 ? row.allowedTokens : undefined);
+  const suppressTokens = suppressedBy(
+    answers,
+    outputTokenIds.length < row.minTokens ? row.suppressTokens : none,
   );
-  const suppressTokens = suppressedTokens(row, answers, outputTokenIds.length);
   const badWordTokens = tokensThatCompleteBadWords(row.badWords, outputTokenIds);
-  if (!isOneLeft(allowedTokens, suppressTokens, badWordTokens, vocabSize)) throw noneLeft(answers);
+  if (!isOneLeft(allowedTokens, suppressTokens, badWordTokens, vocabSize)) throw noneLeft(answers, vocabSize);
   return {
     ...row,
     ...biasOf(row, answers),
@@ -35,10 +39,13 @@ export function editSamplerRow(
   };
 }
 
-const ownAllowed = ({ allowedTokens }: SamplerRow): Int32Array | undefined =>
-  allowedTokens.length > 0 ? allowedTokens : undefined;
+const none = new Int32Array(0);
 
 /** Undefined stands for all tokens. */
+function allowedBy(answers: readonly ProcessorAnswer[], own: Int32Array | undefined): Int32Array | undefined {
+  return answers.reduce((list, { edits }) => intersection(list, edits.allowed), own);
+}
+
 function intersection(list: Int32Array | undefined, other: TokenList | undefined): Int32Array | undefined {
   if (other === undefined) return list;
   if (list === undefined) return new Int32Array(other);
@@ -46,13 +53,8 @@ function intersection(list: Int32Array | undefined, other: TokenList | undefined
   return list.filter((token) => others.has(token));
 }
 
-function suppressedTokens(
-  { minTokens, suppressTokens }: SamplerRow,
-  answers: readonly ProcessorAnswer[],
-  numOutputTokens: number,
-): Int32Array {
-  const lists = answers.flatMap(({ edits }) => (edits.suppress === undefined ? [] : [edits.suppress]));
-  if (numOutputTokens < minTokens) lists.push(suppressTokens);
+function suppressedBy(answers: readonly ProcessorAnswer[], own: Int32Array): Int32Array {
+  const lists = [...answers.map(({ edits }) => edits.suppress ?? none), own];
   const joined = new Int32Array(lists.reduce((length, list) => length + list.length, 0));
   let offset = 0;
   for (const list of lists) {
@@ -86,10 +88,21 @@ function isOneLeft(
   return allowed === undefined ? forbidden.size < vocabSize : allowed.some((token) => !forbidden.has(token));
 }
 
-function noneLeft(answers: readonly ProcessorAnswer[]): TenonError {
+function noneLeft(answers: readonly ProcessorAnswer[], vocabSize: number): TenonError {
   const names = answers.map(({ name }) => `'${name}'`).join(' and ');
-  const message = `logits processor ${names} leaves no token that may come next; with allowed_token_ids, bad_words and min_tokens of the request, at least one must be left`;
-  return new TenonError('internal.extension-failed', message);
+  const isLeftWithoutRequest = isOneLeft(
+    allowedBy(answers, undefined),
+    suppressedBy(answers, none),
+    [],
+    vocabSize,
+  );
+  if (!isLeftWithoutRequest)
+    return new TenonError(
+      'internal.extension-failed',
+      `logits processor ${names} leaves no token that may come next`,
+    );
+  const message = `allowed_token_ids, bad_words or min_tokens of the request leave none of the tokens that logits processor ${names} lets come next; ask for less`;
+  return new TenonError('request.invalid-value', message);
 }
 
 function checkEdits(name: string, edits: LogitsEdits, vocabSize: number): void {

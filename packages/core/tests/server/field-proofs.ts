@@ -153,6 +153,15 @@ export const proofs: Readonly<Record<string, Proof>> = {
     expect(choice.token_ids.at(-1)).toBe(eosTokenId);
     const several = await api.ask({ ...many, seed: 3, max_tokens: 4, vllm_xargs: { only_digits: 9 } });
     expect(several.choices.map(textOf).join()).toMatch(/^[0-9]{1,4},[0-9]{1,4}$/);
+    const seven = 25;
+    const merged = { logit_bias: { [seven]: 100, [eosTokenId]: 100 }, min_tokens: 2 };
+    expect(await api.tokens({ ...merged, vllm_xargs: { only_digits: 4 } })).toEqual([
+      seven,
+      seven,
+      eosTokenId,
+    ]);
+    const none = { allowed_token_ids: [77], vllm_xargs: { only_digits: 4 } };
+    expect(await api.error(none)).toMatchObject({ code: 400, tenon_code: 'request.invalid-value' });
     expect(await api.tokens({ vllm_xargs: {} })).toEqual(await api.tokens());
     const wrong = { code: 400, param: 'vllm_xargs', tenon_code: 'request.invalid-value' };
     expect(await api.error({ vllm_xargs: { only_digits: 'x' } })).toMatchObject({

@@ -212,6 +212,13 @@ describe('answers with tool calls', () => {
     }
   });
 
+  it('have their tools in the prompts that /tokenize shows, too', async () => {
+    const { tokenizer } = await start();
+    const response = await app!.inject({ method: 'POST', url: '/tokenize', payload: { messages, tools } });
+    expect(response.statusCode).toBe(200);
+    expect(tokenizer.lastTemplateOptions?.tools).toEqual(tools);
+  });
+
   it('need a server that was started for them', async () => {
     for (const [parser, enableAutoToolChoice] of [
       [null, true],
