@@ -261,9 +261,9 @@ describe('respellOption', () => {
       param: 'maxModelLen',
     });
     expect(respellOption(error).message).toBe('--max-model-len is 5; set --max-model-len lower');
-    const device = new TenonError('config.invalid-option', 'option dtype is x; the dtype', {
-      param: 'dtype',
+    const device = new TenonError('config.device-unusable', "device 'x' fails; check the device's driver", {
+      param: 'device',
     });
-    expect(respellOption(device).message).toBe('--dtype is x; the --dtype');
+    expect(respellOption(device).message).toBe("--device 'x' fails; check the device's driver");
   });
 });

@@ -183,8 +183,10 @@ export function respellOption(error: TenonError): TenonError {
   for (const row of optionTable) {
     const key = optionKey(row);
     if (!/[A-Z]/.test(key) && error.param !== key) continue;
-    message = message.replaceAll(
-      new RegExp(`(?<![\\w.-])(?:option )?${key}(?![\\w.-])`, 'g'),
+    // A key of one word may be meant as a word from there on.
+    const flags = /[A-Z]/.test(key) ? 'g' : '';
+    message = message.replace(
+      new RegExp(`(?<![\\w.-])(?:option )?${key}(?![\\w.-])`, flags),
       `--${row.name}`,
     );
   }

@@ -470,7 +470,7 @@ export class EngineClient implements Engine {
 
   #describeEnd(cause: TenonError, remedy: string): TenonError {
     const device = cause.code === 'backend.device-lost' ? `device ${this.info.device} is lost: ` : '';
-    return new TenonError(cause.code, `${device}${cause.message}; ${remedy}`, { cause });
+    return new TenonError(cause.code, `${device}${cause.message}; ${remedy}`);
   }
 
   #giveUp(): void {

@@ -1,5 +1,4 @@
 /** Everything below the scheduler: chooses the device, sizes the run, loads the model, and runs the core on it. */
-import { setTimeout } from 'node:timers/promises';
 import {
   type Backend, type BackendModule, type DeviceGroup, type DeviceInfo, type Dtype, type Host, type Plan,
   type SchedulingConstraints,
@@ -24,6 +23,7 @@ import { explain, numElements, planBytes } from '../program/explain.js';
 import type { Checkpoint } from '../weights/checkpoint.js';
 import { requireTensors } from '../weights/require-tensors.js';
 import type { FromCore, ToCore } from './core-messages.js';
+import { endsWithin } from './ends-within.js';
 import { EngineCore, stepWriterOptions, type EngineCoreOptions } from './engine-core.js';
 import { findDevice, openGroup, type PlanOn } from './find-device.js';
 import { LoadWatch } from './load-watch.js';
@@ -107,16 +107,10 @@ export async function startRuntime(
     const { plan, info } = sizeRun(options, chosen, draft, processors);
     return await load(options, info, plan, group, weights, host, send, processors);
   } catch (error) {
-    await closeOrLeave(group);
+    // A device that hangs may never close.
+    await endsWithin(group.close(), closeTimeoutMs);
     throw error;
   }
-}
-
-/** A device that hangs may never close. */
-async function closeOrLeave(group: DeviceGroup): Promise<void> {
-  const limit = new AbortController();
-  await Promise.race([group.close(), setTimeout(closeTimeoutMs, undefined, { signal: limit.signal })]);
-  limit.abort();
 }
 
 /**
@@ -274,7 +268,9 @@ async function load(
     onStepDone: (stepId, error) =>
       core === undefined ? warmUp.stepDone(error) : core.stepDone(stepId, error),
   });
-  const executable = await watch.wait(loading);
+  const executable = await watch.wait(loading).catch((error: unknown) => {
+    throw loadError(info, error);
+  });
   if (group.constraints.warmup === true) await warmUp.run(executable);
   const running = new EngineCore(engineOptions, executable, send);
   core = running;
@@ -289,6 +285,14 @@ async function load(
     close: () => (closing ??= running.close().then(free)),
     abandon: () => running.abandon(),
   };
+}
+
+/** What a backend throws without one of our codes is a bug of its own. */
+function loadError({ backend }: RuntimeInfo, thrown: unknown): TenonError {
+  const error = asTenonError(thrown);
+  if (error.kind !== 'internal') return error;
+  const message = `backend ${backend.id} failed while loading: ${error.message}; update it, or tell its authors`;
+  return new TenonError('backend.load-failed', message, { cause: thrown });
 }
 
 function coreOptions(
