@@ -61,6 +61,8 @@ export async function serve(
 export interface RunOptions {
   readonly input?: string;
   readonly environment?: Readonly<Record<string, string>>;
+  /** An application's folder. */
+  readonly folder?: string;
   /** A command that runs the command it is given, under limits. */
   readonly under?: readonly string[];
 }
@@ -75,10 +77,10 @@ export interface Ended {
 /** Runs a command to its end. */
 export async function run(
   args: readonly string[],
-  { input = '', environment = {}, under = [] }: RunOptions = {},
+  { input = '', environment = {}, under = [], folder = cwd }: RunOptions = {},
 ): Promise<Ended> {
   const [command, ...rest] = [...under, tenon, ...args];
-  const child = spawn(command!, rest, { cwd, env: { ...process.env, ...environment } });
+  const child = spawn(command!, rest, { cwd: folder, env: { ...process.env, ...environment } });
   let stdout = '';
   let stderr = '';
   child.stdout.on('data', (data) => (stdout += data));
