@@ -225,11 +225,14 @@ describe('answers with tool calls', () => {
       ['hermes', false],
     ] as const) {
       const { client, engine } = await start(answer, parser, { enableAutoToolChoice });
-      await expect(client.chat.completions.create(question)).rejects.toMatchObject({
+      const refusal = (param: string) => ({
         status: 400,
-        param: 'tool_choice',
+        param,
         message: expect.stringContaining('--enable-auto-tool-choice and --tool-call-parser') as string,
       });
+      await expect(client.chat.completions.create(question)).rejects.toMatchObject(refusal('tools'));
+      const asked = { ...question, tool_choice: 'auto' } as const;
+      await expect(client.chat.completions.create(asked)).rejects.toMatchObject(refusal('tool_choice'));
       expect(engine.requests).toEqual([]);
       await app?.close();
     }

@@ -29,7 +29,9 @@ export function toolCallingOf(body: ToolFields, context: ServerContext): ToolCal
   const { toolParser, options } = context;
   if (!options.enableAutoToolChoice || toolParser === undefined) {
     const flags = '--enable-auto-tool-choice and --tool-call-parser';
-    throw refused('request.invalid-value', `'tool_choice' "auto", which 'tools' implies, needs a server that runs with ${flags}`); // prettier-ignore
+    const message = `'tools' need a server that runs with ${flags}, or 'tool_choice' "none"`;
+    const param = body.tool_choice === undefined ? 'tools' : 'tool_choice';
+    throw new TenonError('request.invalid-value', message, { param });
   }
   return { parser: toolParser, tools, parallel: body.parallel_tool_calls ?? true };
 }
