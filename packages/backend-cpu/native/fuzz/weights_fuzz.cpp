@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "weights_source.h"
+#include "tenon/checkpoint.h"
 
-using namespace tenon_cpu;
+using namespace tenon;
 
 namespace {
 
@@ -43,14 +43,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::memcpy(&head, data, sizeof(head));
   if (ftruncate(file, 0) != 0 || pwrite(file, data + sizeof(head), size - sizeof(head), 0) < 0) return 0;
 
-  tenon::WeightRequest request;
+  WeightRequest request;
   request.name = "w";
   request.shape = {Dim(head.dims[0])};
   if (head.rank % 2 == 0) request.shape.push_back(Dim(head.dims[1]));
   uint64_t offset = head.offset;
   const int num_parts = head.num_parts % 3 + 1;
   for (int i = 0; i < num_parts; ++i) {
-    tenon::WeightPart part{.name = "p", .file = path, .offset = offset, .size_bytes = 0,
+    WeightPart part{.name = "p", .file = path, .offset = offset, .size_bytes = 0,
                            .format = kFormats[(head.format + (head.kind & 1) * i) % std::size(kFormats)], .shape = request.shape};
     const bool last = i == num_parts - 1;
     part.shape[0] = num_parts == 1 ? request.shape[0] : last ? request.shape[0] - Dim(head.dims[2]) * i : Dim(head.dims[2]);

@@ -5,7 +5,7 @@
 #include <bit>
 #include <limits>
 
-#include "clones.h"
+#include "tenon/clones.h"
 
 namespace tenon_cpu {
 namespace {

@@ -1,6 +1,6 @@
 // dequant_test <dequant.bin>: every format against recorded values of the `gguf` package, bit for bit; conversions to
 // 16-bit floats against their definition for all values of a half, and the cases around every rounding boundary.
-#include "dequant.h"
+#include "tenon/checkpoint.h"
 
 #include <bit>
 #include <cmath>
@@ -10,7 +10,7 @@
 #include <iterator>
 #include <vector>
 
-namespace tenon_cpu {
+namespace tenon {
 namespace {
 
 int failures = 0;
@@ -110,10 +110,10 @@ void TestConversionToBf16() {
 }
 
 }  // namespace
-}  // namespace tenon_cpu
+}  // namespace tenon
 
 int main(int argc, char** argv) {
-  using namespace tenon_cpu;
+  using namespace tenon;
   if (argc != 2) return std::printf("usage: dequant_test <dequant.bin>\n"), 2;
   const int formats = TestRecordedFormats(argv[1]);
   EXPECT(formats == 13, "%d formats recorded, expected 13", formats);

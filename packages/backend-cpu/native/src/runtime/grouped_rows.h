@@ -1,37 +1,29 @@
-// Rows of a checkpoint's block formats in a weight scheme: what a grouped matrix is packed from.
+// Rows of a checkpoint's block formats on their way into a packed block.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <vector>
 
-#include "dequant.h"
 #include "kernels.h"
-#include "tenon/schema.gen.h"
+#include "tenon/checkpoint.h"
 
 namespace tenon_cpu {
 
 // bits 0 for a weight of no scheme.
 Grouping GroupingOf(tenon::WeightScheme scheme);
 
-// Whether the grouping holds every integer of the format.
-bool Fits(const ElementGroups& groups, const Grouping& grouping);
-
 // One thread's room for the 16 rows of a packed block.
 class GroupedRows {
  public:
-  // Row `row` from `k` elements of a format at src; all rows of a block have the same k and grouping.
-  void Split(const CheckpointFormat& format, const uint8_t* src, int64_t k, const Grouping& grouping, int row);
-  // Packs the first `rows` rows that were split.
+  // Row `row` from `k` elements of a format at src; all rows of a block have the same k and scheme.
+  void Read(int row, const tenon::CheckpointFormat& format, const uint8_t* src, int64_t k, tenon::WeightScheme scheme) {
+    rows_[static_cast<size_t>(row)].Read(format, src, k, tenon::InfoOf(scheme));
+  }
+  // Packs the first `rows` rows that were read.
   void Pack(int rows, int64_t k, const Grouping& grouping, void* dst) const;
 
  private:
-  void Resize(int64_t k, int64_t num_groups);
-
-  std::vector<uint8_t> quants_;        // [16][k]
-  std::vector<uint16_t> scales_;       // [16][num_groups]
-  std::vector<uint16_t> mins_;         // [16][num_groups]
-  std::vector<float> file_scales_;     // [k / 16] at most: of one row, as the format groups it
-  std::vector<float> file_mins_;
+  std::array<tenon::GroupedRow, kLanes> rows_;
 };
 
 }  // namespace tenon_cpu

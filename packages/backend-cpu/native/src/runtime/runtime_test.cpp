@@ -19,15 +19,16 @@
 #include <vector>
 
 #include "cpu_attention.h"
-#include "mapped_file.h"
 #include "memory_pool.h"
 #include "split.h"
+#include "tenon/checkpoint.h"
 #include "topology.h"
 #include "weights.h"
 
 namespace tenon_cpu {
 namespace {
 
+using tenon::MappedFile;
 using Clock = std::chrono::steady_clock;
 
 int failures = 0;

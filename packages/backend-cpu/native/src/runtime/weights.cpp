@@ -11,13 +11,14 @@
 #include <string>
 
 #include "grouped_rows.h"
-#include "weights_source.h"
+#include "tenon/checkpoint.h"
 
 namespace tenon_cpu {
 namespace {
 
 using tenon::Status;
 using tenon::StatusCode;
+using tenon::WeightSource;
 using tenon::WeightUse;
 
 constexpr uint64_t kItemBytes = 1 << 20;  // of the checkpoint
@@ -31,7 +32,7 @@ struct PlannedWeight {
   const WeightRequest* request;
   Layout layout;
   Grouping grouping = {};  // of a quantized matrix that stays so
-  WeightSource source;     // of no parts: a constant
+  WeightSource source;
   uint64_t offset = 0;  // in the allocation
   uint8_t* data = nullptr;
 };
@@ -91,37 +92,27 @@ Status ChooseLayout(const WeightRequest& request, Layout* layout) {
   return Status::Ok();
 }
 
-Status CheckConstant(const WeightRequest& request, Layout layout) {
-  if (layout != Layout::kVector) return InvalidRequest(request, "a constant that is not a vector");
-  if (static_cast<int64_t>(request.data.size()) != request.shape[0]) return InvalidRequest(request, "a constant of another size");
-  return Status::Ok();
-}
-
 // Every part is in a format whose integers the weight's scheme holds.
 Status CheckScheme(const WeightRequest& request, const PlannedWeight& weight) {
   if (weight.grouping.bits == 0) return Status::Ok();
   const char* scheme = tenon::kWeightSchemes[static_cast<int32_t>(request.scheme)].name;
   for (const WeightSource::Part& part : weight.source.parts()) {
-    if (Fits(part.format->groups, weight.grouping)) continue;
+    if (Holds(tenon::InfoOf(request.scheme), part.format->groups)) continue;
     return Status::Error(StatusCode::kUnsupportedQuantization, "weight '%s': a part in format %s cannot be held as %s",
                          request.name.c_str(), std::string(part.format->name).c_str(), scheme);
   }
   return Status::Ok();
 }
 
-Status PlanWeights(const std::vector<WeightRequest>& requests, MappedFiles* files, std::vector<PlannedWeight>* weights,
+Status PlanWeights(const std::vector<WeightRequest>& requests, tenon::MappedFiles* files, std::vector<PlannedWeight>* weights,
                    uint64_t* total_bytes) {
   *total_bytes = 0;
   for (const WeightRequest& request : requests) {
     PlannedWeight weight{
         .request = &request, .layout = Layout::kVector, .grouping = GroupingOf(request.scheme), .source = {}};
     TENON_RETURN_IF_ERROR(ChooseLayout(request, &weight.layout));
-    if (request.parts.empty()) {
-      TENON_RETURN_IF_ERROR(CheckConstant(request, weight.layout));
-    } else {
-      TENON_RETURN_IF_ERROR(WeightSource::Open(request, files, &weight.source));
-      TENON_RETURN_IF_ERROR(CheckScheme(request, weight));
-    }
+    TENON_RETURN_IF_ERROR(WeightSource::Open(request, files, &weight.source));
+    TENON_RETURN_IF_ERROR(CheckScheme(request, weight));
     weight.offset = *total_bytes;
     *total_bytes += (LayoutBytes(weight) + kAlignment - 1) / kAlignment * kAlignment;
     weights->push_back(std::move(weight));
@@ -164,6 +155,7 @@ std::vector<Item> CutIntoItems(const std::vector<PlannedWeight>& weights) {
 class RowScratch {
  public:
   GroupedRows grouped;
+  std::vector<float> row;
 
   float* Row(int row, int64_t cols) {
     const size_t needed = static_cast<size_t>(kLanes * (cols + 1));
@@ -174,17 +166,6 @@ class RowScratch {
  private:
   std::vector<float> values_;
 };
-
-// The row as f32: in place where the file holds it so, else in `scratch` [cols].
-const float* RowAsF32(const WeightSource& source, int64_t row, float* scratch) {
-  const WeightSource::Part& part = source.PartOfRow(row);
-  const uint8_t* src = source.Row(part, row);
-  if (part.format->name == "F32" && reinterpret_cast<uintptr_t>(src) % alignof(float) == 0) {
-    return reinterpret_cast<const float*>(src);
-  }
-  part.format->Dequantize(src, source.cols() / part.format->block_elements, scratch);
-  return scratch;
-}
 
 // The row's bf16 values two to a word, so that packing moves them untouched: in place where it can be read so, else in
 // `scratch` [(cols + 1) / 2], an odd row padded with zero.
@@ -202,7 +183,7 @@ void PackGroupedRows(const PlannedWeight& weight, int64_t first_row, int rows, u
   const WeightSource& source = weight.source;
   for (int r = 0; r < rows; r++) {
     const WeightSource::Part& part = source.PartOfRow(first_row + r);
-    scratch.Split(*part.format, source.Row(part, first_row + r), source.cols(), weight.grouping, r);
+    scratch.Read(r, *part.format, source.Row(part, first_row + r), source.cols(), weight.request->scheme);
   }
   scratch.Pack(rows, source.cols(), weight.grouping, dst);
 }
@@ -216,7 +197,7 @@ void PackRows(const PlannedWeight& weight, const Kernels& kernels, int64_t first
   std::array<const float*, kLanes> src{};
   for (int r = 0; r < rows; r++) {
     float* room = scratch.Row(r, source.cols());
-    src[r] = as_pairs ? RowAsBf16Pairs(source, first_row + r, room) : RowAsF32(source, first_row + r, room);
+    src[r] = as_pairs ? RowAsBf16Pairs(source, first_row + r, room) : source.RowAsF32(first_row + r, room);
   }
   PackBlockParams params{.src = src.data(), .rows = rows, .k = source.cols(), .dtype = weight.request->dtype, .dst = dst};
   if (as_pairs) {
@@ -242,60 +223,23 @@ void FillPacked(const Item& item, const Kernels& kernels, RowScratch& scratch) {
 }
 
 void FillRowMajor(const Item& item, RowScratch& scratch) {
-  const WeightSource& source = item.weight->source;
-  const Dtype dtype = item.weight->request->dtype;
-  const int64_t row_bytes = source.cols() * tenon::kDtypeBytes[static_cast<int>(dtype)];
-  const bool as_is = source.IsStoredAs(dtype == Dtype::kF32 ? "F32" : dtype == Dtype::kBf16 ? "BF16" : "F16");
-  for (int64_t row = item.first_row; row < item.first_row + item.num_rows; row++) {
-    uint8_t* dst = item.weight->data + row * row_bytes;
-    if (as_is) {
-      std::memcpy(dst, source.Row(source.PartOfRow(row), row), static_cast<size_t>(row_bytes));
-      continue;
-    }
-    const float* values = RowAsF32(source, row, scratch.Row(0, source.cols()));
-    if (dtype == Dtype::kF32) std::memcpy(dst, values, static_cast<size_t>(row_bytes));
-    if (dtype == Dtype::kBf16) ConvertToBf16(values, source.cols(), reinterpret_cast<uint16_t*>(dst));
-    if (dtype == Dtype::kF16) ConvertToF16(values, source.cols(), reinterpret_cast<uint16_t*>(dst));
-  }
-}
-
-void FillVector(const PlannedWeight& weight) {
-  float* dst = reinterpret_cast<float*>(weight.data);
-  std::copy(weight.request->data.begin(), weight.request->data.end(), dst);
-  for (const WeightSource::Part& part : weight.source.parts()) {
-    part.format->Dequantize(part.file->data() + part.offset, part.num_rows / part.format->block_elements, dst + part.first_row);
-  }
+  const WeightRequest& request = *item.weight->request;
+  const int64_t row_bytes = request.shape[1] * tenon::kDtypeBytes[static_cast<int>(request.dtype)];
+  item.weight->source.ReadRows(item.first_row, item.num_rows, request.dtype,
+                               item.weight->data + item.first_row * row_bytes, &scratch.row);
 }
 
 void FillItem(const Item& item, const Kernels& kernels, RowScratch& scratch) {
   const WeightSource& source = item.weight->source;
   source.Populate(item.first_row, item.num_rows);
   switch (item.weight->layout) {
-    case Layout::kVector: FillVector(*item.weight); break;
+    case Layout::kVector: source.ReadVector(reinterpret_cast<float*>(item.weight->data)); break;
     case Layout::kRowMajor: FillRowMajor(item, scratch); break;
     case Layout::kPacked:
     case Layout::kGated: FillPacked(item, kernels, scratch); break;
   }
   source.Release(item.first_row, item.num_rows);
 }
-
-// Tells how far loading is, at most a hundred times.
-class ProgressReport {
- public:
-  ProgressReport(const ProgressFn& report, uint64_t total_bytes) : report_(report), total_bytes_(total_bytes) {}
-
-  void Add(uint64_t bytes) {
-    const uint64_t before = loaded_bytes_.fetch_add(bytes, std::memory_order_relaxed);
-    if (report_ && Percent(before) != Percent(before + bytes)) report_(before + bytes, total_bytes_);
-  }
-
- private:
-  uint64_t Percent(uint64_t bytes) const { return total_bytes_ == 0 ? 100 : bytes * 100 / total_bytes_; }
-
-  const ProgressFn& report_;
-  const uint64_t total_bytes_;
-  std::atomic<uint64_t> loaded_bytes_{0};
-};
 
 uint64_t ItemBytes(const Item& item) {
   const WeightSource& source = item.weight->source;
@@ -306,7 +250,7 @@ void FillWeights(const std::vector<Item>& items, const Kernels& kernels, ThreadP
                  const std::atomic<bool>& cancelled) {
   uint64_t total_bytes = 0;
   for (const Item& item : items) total_bytes += ItemBytes(item);
-  ProgressReport report(progress, total_bytes);
+  tenon::LoadProgress report(progress, total_bytes);
   std::vector<RowScratch> scratch(static_cast<size_t>(threads.size()));
   threads.ParallelFor(static_cast<int64_t>(items.size()), [&](int64_t i, int thread) {
     if (cancelled.load(std::memory_order_relaxed)) return;
@@ -341,7 +285,7 @@ Status LoadWeights(const std::vector<WeightRequest>& requests, const Kernels& ke
                    std::vector<LoadedWeight>* out, void** memory) {
   *memory = nullptr;
   out->clear();
-  MappedFiles files;
+  tenon::MappedFiles files;
   std::vector<PlannedWeight> weights;
   uint64_t total_bytes = 0;
   TENON_RETURN_IF_ERROR(PlanWeights(requests, &files, &weights, &total_bytes));

@@ -21,6 +21,10 @@ using tenon::Status;
 using tenon::StatusCode;
 using tenon::UseBit;
 using tenon::WeightPart;
+using tenon::CheckpointFormat;
+using tenon::ConvertToBf16;
+using tenon::ConvertToF16;
+using tenon::FindCheckpointFormat;
 using tenon::WeightUse;
 
 int failures = 0;
@@ -296,7 +300,7 @@ std::vector<GroupedCase> GroupedCases() {
     const auto scheme = static_cast<tenon::WeightScheme>(i);
     std::vector<const char*> fitting;
     for (const char* format : kFormats) {
-      if (Fits(FindCheckpointFormat(format)->groups, GroupingOf(scheme))) fitting.push_back(format);
+      if (Holds(tenon::InfoOf(scheme), FindCheckpointFormat(format)->groups)) fitting.push_back(format);
     }
     EXPECT(!fitting.empty(), "nothing fits %s", tenon::kWeightSchemes[i].name);
     for (const char* format : fitting) {
