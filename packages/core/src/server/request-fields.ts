@@ -71,6 +71,7 @@ export const otherFields: Readonly<Record<string, OtherField>> = {
   best_of: refused(apis, 'best_of is gone from vLLM too; use n', [1]),
   logprob_token_ids: refused(apis, 'logprobs of chosen tokens are not supported; use logprobs'),
   logits_processors: refused(apis, 'no code comes with a request; use --logits-processors and vllm_xargs'),
+  extra_args: refused(apis, 'over HTTP its name is vllm_xargs', [{}]),
   thinking_token_budget: refused(apis, reasoning, [-1]),
   include_reasoning: refused(chat, reasoning, [true]),
   kv_transfer_params: refused(apis, transfer, [{}]),
