@@ -190,7 +190,7 @@ export const optionTable: readonly OptionRow[] = [
   }),
   sampling('logits-processors', 'list', 'logits processors of plugins, by name; requests use vllm_xargs'),
 
-  device('device', 'text', 'auto, cpu, or another backend’s id', { default: 'auto' }),
+  device('device', 'text', 'auto, a backend’s id, or one of its devices: <id>:<n>', { default: 'auto' }),
   device('num-threads', 'integer', 'compute threads', { default: "the device's", min: 1 }),
   device(
     'restart-on-device-loss',

@@ -40,7 +40,9 @@ export function serveCommand(): Command {
 
 const helpNotes = `
 Integers take suffixes: 4k = 4000, 4K = 4096. Flags have --no-… forms. Names may have underscores.
-TENON_API_KEY and TENON_LOGGING_LEVEL stand in for their options.`;
+TENON_API_KEY and TENON_LOGGING_LEVEL stand in for their options.
+TENON_PLUGINS: the packages and folders, separated by commas, whose plugins may run besides those of --plugin.
+TENON_PROBE_TIMEOUT: seconds that a backend may take to be loaded in a process of its own (10).`;
 
 async function serve(model: string | undefined, values: OptionValues): Promise<void> {
   const address = addressOf(values.command);
@@ -104,7 +106,8 @@ async function toolParserOf({ command, server, engine }: OptionValues): Promise<
     return loadToolParser(String(name), { plugins, root: process.cwd() });
   }
   if (server['enableAutoToolChoice'] !== true) return undefined;
-  const message = '--enable-auto-tool-choice needs --tool-call-parser: hermes, llama3_json, or that of a plugin';
+  const message =
+    '--enable-auto-tool-choice needs --tool-call-parser: hermes, llama3_json, or that of a plugin';
   throw new TenonError('config.invalid-option', message);
 }
 

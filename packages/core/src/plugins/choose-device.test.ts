@@ -150,17 +150,15 @@ describe('auto', () => {
     );
   });
 
-  const passed = (...failures: number[]) => ({
-    levels: failures.map((numFailed, level) => ({ level, passed: 9, failed: numFailed })),
-  });
+  const passed = (id: string, level: number) => ({ conformance: { backend: { id }, level } });
   const cpu = report.bind(undefined, 'cpu', { devices: [{ class: 'cpu' }] });
 
   it.each<[string, () => BackendReport[], string]>([
     ['the class of the device', () => [cpu(), report('npu')], "npu:0 is chosen: by 'class' (npu) it comes before cpu:0 (cpu)"],
     ['what the user has named, before all else', () => [report('npu'), { ...cpu(), source: 'option' }], "cpu:0 is chosen: by 'named' (yes) it comes before npu:0 (no)"],
-    ['conformance', () => [report('a', { conformance: passed(0, 1, 0) }), report('b', { conformance: passed(0, 0, 0, 4) })], "b:0 is chosen: by 'conformance' (L2) it comes before a:0 (L0)"],
-    ['a report at all', () => [report('a'), report('b', { conformance: passed(0) })], "b:0 is chosen: by 'conformance' (L0) it comes before a:0 (none)"],
-    ['its id, at last', () => [report('b'), report('a', { conformance: { odd: true } })], 'a:0 is chosen: the next, b:0, is equal in all but its id'],
+    ['conformance', () => [report('a', passed('a', 0)), report('b', passed('b', 2))], "b:0 is chosen: by 'conformance' (L2) it comes before a:0 (L0)"],
+    ['a report at all', () => [report('a', passed('other', 5)), report('b', passed('b', 0))], "b:0 is chosen: by 'conformance' (L0) it comes before a:0 (none)"],
+    ['its id, at last', () => [report('b'), report('a', { conformance: { level: 'all' } })], 'a:0 is chosen: the next, b:0, is equal in all but its id'],
     ['its number', () => [report('a', { devices: [{}, {}, {}] })], 'a:0 is chosen: the next, a:1, is equal in all but its id'],
   ])('ranks by %s', async (_what, reports, reason) => {
     const { explanation } = await choose('auto', reports(), { explains: true });

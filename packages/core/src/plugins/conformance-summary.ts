@@ -6,20 +6,10 @@ export interface ConformanceSummary {
   readonly level: number;
 }
 
-/**
- * Undefined without a report that can be read: it is its package's word, and no reason to refuse the package. Levels without a failure
- * count up to the first that has one, is missing, or has not run.
- */
-export function readConformance(path: string | undefined): ConformanceSummary | undefined {
-  const levels = path === undefined ? undefined : readJson(path)?.['levels'];
-  if (!Array.isArray(levels)) return undefined;
-  let level = -1;
-  while (levels.some((entry) => hasPassed(entry, level + 1))) level++;
-  return { level };
-}
-
-/** `{ "level": 2, "passed": 312, "failed": 0 }`. */
-function hasPassed(entry: unknown, level: number): boolean {
-  if (!isObject(entry) || entry['level'] !== level) return false;
-  return typeof entry['passed'] === 'number' && entry['passed'] > 0 && entry['failed'] === 0;
+/** Undefined without a report of this backend that can be read: it is the package's word, and no reason to refuse the package. */
+export function readConformance(path: string | undefined, id: string): ConformanceSummary | undefined {
+  const report = path === undefined ? undefined : readJson(path);
+  const level = report?.['level'];
+  if (!isObject(report?.['backend']) || report['backend']['id'] !== id) return undefined;
+  return typeof level === 'number' && Number.isInteger(level) ? { level } : undefined;
 }

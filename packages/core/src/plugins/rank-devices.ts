@@ -51,7 +51,13 @@ const fits = ({ planProblem, memoryProblem }: Fitness): boolean =>
 export function describeDevice(report: BackendReport, chosen: ChosenDevice, fitness: Fitness): RankedDevice {
   const { match = [], conformance } = report.manifest ?? {};
   const hardware = match.length === 0 ? undefined : findMatch(match, pciDevices());
-  return { ...chosen, report, fitness, conformance: readConformance(conformance), hardware };
+  return {
+    ...chosen,
+    report,
+    fitness,
+    conformance: readConformance(conformance, chosen.backend.info.id),
+    hardware,
+  };
 }
 
 /** The best first. */
