@@ -7,10 +7,9 @@
 #include <cstring>
 #include <vector>
 
-#include "sample.h"
-#include "tenon/schema.gen.h"
+#include "tenon/sampling/sample_row.h"
 
-using namespace tenon_cpu;
+using namespace tenon;
 
 namespace {
 
@@ -85,7 +84,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   params.prompt_tokens = SpanOf(prompt);
   params.output_tokens = SpanOf(output);
   params.target = bytes.Byte() % 2 == 0 ? static_cast<int32_t>(bytes.Byte() % vocab) : -1;
-  if (params.target < 0) params.mode &= ~tenon::kRowTarget;
+  if (params.target < 0) params.mode &= ~kRowTarget;
   params.num_logprobs = static_cast<int32_t>(bytes.Byte() % (vocab + 2)) - 1;
   std::vector<float> logits(static_cast<size_t>(vocab));
   for (float& logit : logits) logit = bytes.Float();
@@ -95,7 +94,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::vector<int32_t> top_ids(static_cast<size_t>(std::max(0, params.num_logprobs)));
   std::vector<float> top_logprobs(top_ids.size());
   const SampleRowResult result = SampleRow(params, scratch, top_ids.data(), top_logprobs.data());
-  const bool samples = (params.mode & tenon::kRowSample) != 0;
+  const bool samples = (params.mode & kRowSample) != 0;
   Require(samples ? result.token >= 0 && result.token < vocab : result.token == -1);
   Require(result.rank >= 0 && result.rank <= vocab && result.num_top >= 0 && result.num_top <= std::max(0, params.num_logprobs));
   for (int32_t i = 0; i < result.num_top; ++i) Require(top_ids[i] >= 0 && top_ids[i] < vocab);

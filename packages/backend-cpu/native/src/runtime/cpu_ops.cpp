@@ -235,7 +235,9 @@ Status CpuOps::GatherRows(const tenon::GatherRowsOpParams& p, Stream) {
 
 Status CpuOps::Sample(const tenon::SampleOpParams& p, Stream) {
   if (p.logits_dtype != Dtype::kF32) return UnsupportedDtype("sample", "logits must be f32");
-  return p.num_rows == 0 ? Status::Ok() : sampler_.Sample(p, context_.threads);
+  return p.num_rows == 0 ? Status::Ok() : sampler_.Sample(p, [&](int64_t num_rows, const auto& fn) {
+    context_.threads.ParallelFor(num_rows, fn);
+  });
 }
 
 }  // namespace tenon_cpu

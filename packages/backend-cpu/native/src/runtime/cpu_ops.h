@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "context.h"
-#include "sampler.h"
+#include "tenon/host_sampler.h"
 #include "tenon/plan.h"
 
 namespace tenon_cpu {
@@ -35,7 +35,7 @@ class CpuOps final : public tenon::Ops {
   const int32_t* ResolveTokenIds(const tenon::EmbeddingOpParams& params);
 
   const OpContext& context_;
-  Sampler sampler_;
+  tenon::HostSampler sampler_;
   std::vector<int32_t> token_ids_;  // [max_tokens] with every -1 replaced
 };
 

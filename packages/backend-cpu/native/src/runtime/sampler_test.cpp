@@ -1,15 +1,18 @@
 // sampler_test: what slots remember from step to step (last tokens, histories that steps bring, sampled tokens appended),
 // rows tiled and threaded, and the layout of results. The sampling itself is tested against core's reference.
-#include "sampler.h"
+#include "tenon/host_sampler.h"
 
 #include <algorithm>
 #include <bit>
 #include <cstdio>
 #include <map>
 
+#include "thread_pool.h"
+
 namespace tenon_cpu {
 namespace {
 
+using tenon::HostSampler;
 using tenon::PlanLimits;
 using tenon::ResultView;
 using tenon::SampleOpParams;
@@ -91,7 +94,7 @@ class TestStep {
   }
 
   // Samples all rows from `logits` [rows, kVocab], `tile` rows at a time.
-  void Run(Sampler& sampler, ThreadPool& threads, const std::vector<float>& logits, int32_t tile) {
+  void Run(HostSampler& sampler, ThreadPool& threads, const std::vector<float>& logits, int32_t tile) {
     sampler.BeginStep(step);
     for (int32_t first = 0; first < step.num_logit_rows; first += tile) {
       const SampleOpParams params{.logits = logits.data() + first * kVocab,
@@ -101,7 +104,8 @@ class TestStep {
                                   .num_rows = std::min(tile, step.num_logit_rows - first),
                                   .step = &step,
                                   .result = &result};
-      const Status status = sampler.Sample(params, threads);
+      const Status status = sampler.Sample(
+          params, [&](int64_t num_rows, const auto& fn) { threads.ParallelFor(num_rows, fn); });
       EXPECT(status.ok(), "%s", status.message().c_str());
     }
   }
@@ -140,7 +144,7 @@ class TestStep {
 // Token 5 is the most likely, then 6, 7, 4.
 const std::vector<float> kLogits = {0, 0, 0, 0, 1, 4, 3, 2};
 
-int32_t SampleOne(Sampler& sampler, ThreadPool& threads, const Row& row) {
+int32_t SampleOne(HostSampler& sampler, ThreadPool& threads, const Row& row) {
   TestStep step({row});
   step.Run(sampler, threads, kLogits, 1);
   EXPECT(sampler.last_token(row.slot) == step.result.tokens[0], "last token of slot %d", row.slot);
@@ -149,7 +153,7 @@ int32_t SampleOne(Sampler& sampler, ThreadPool& threads, const Row& row) {
 
 // A presence penalty of 10 drives every token out once it was sampled, but not for being in the prompt.
 void TestHistoryGrowsWithSampledTokens(ThreadPool& threads) {
-  Sampler sampler(kLimits, threads.size());
+  HostSampler sampler(kLimits, threads.size());
   Row row{.slot = 2, .history = {5, 1}, .prompt_len = 2, .presence = 10};
   const int32_t first = SampleOne(sampler, threads, row);
   row.history.clear();
@@ -165,7 +169,7 @@ void TestHistoryGrowsWithSampledTokens(ThreadPool& threads) {
 }
 
 void TestPromptIsPenalizedForRepetition(ThreadPool& threads) {
-  Sampler sampler(kLimits, threads.size());
+  HostSampler sampler(kLimits, threads.size());
   Row row{.slot = 0, .history = {5, 6}, .prompt_len = 2, .repetition = 4};
   EXPECT(SampleOne(sampler, threads, row) == 7, "the prompt is not penalized");
   row.history.clear();
@@ -173,7 +177,7 @@ void TestPromptIsPenalizedForRepetition(ThreadPool& threads) {
 }
 
 void TestHistoryEndsAtMaxModelLen(ThreadPool& threads) {
-  Sampler sampler(kLimits, threads.size());
+  HostSampler sampler(kLimits, threads.size());
   Row row{.slot = 39, .history = std::vector<int32_t>(11, 1), .prompt_len = 11, .presence = 10};
   for (const int32_t expected : {5, 6, 6}) {  // the second one is no longer remembered
     EXPECT(SampleOne(sampler, threads, row) == expected, "sampled %d, expected %d", sampler.last_token(39), expected);
@@ -192,7 +196,7 @@ void TestRowsDoNotDependOnTilesOrThreads() {
   for (const int num_threads : {1, 2, 3}) {
     for (const int32_t tile : {40, 7, 1}) {
       ThreadPool threads(num_threads);
-      Sampler sampler(kLimits, num_threads);
+      HostSampler sampler(kLimits, num_threads);
       TestStep step(rows);
       step.Run(sampler, threads, logits, tile);
       const std::vector<int32_t> tokens(step.result.tokens, step.result.tokens + 40);
@@ -205,7 +209,7 @@ void TestRowsDoNotDependOnTilesOrThreads() {
 }
 
 void TestResultLayout(ThreadPool& threads) {
-  Sampler sampler(kLimits, threads.size());
+  HostSampler sampler(kLimits, threads.size());
   std::vector<Row> rows(3);
   rows[0].num_logprobs = 3;
   rows[1].mode = tenon::kRowTarget;

@@ -1,28 +1,68 @@
-#include "sampler.h"
+// The sample op on the host: a row of the step's sampling parameters per logit row, and what sequences' slots remember
+// between steps. For backends that have no kernel for it: they bring the logits, and give it views of the step and the result
+// that the host can read and write, in the order of steps.
+#pragma once
 
 #include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <vector>
 
-#include "sample_math.h"
+#include "tenon/interfaces.h"
+#include "tenon/plan.h"
+#include "tenon/sampling/sample_row.h"
+#include "tenon/status.h"
+#include "tenon/step.h"
 
-namespace tenon_cpu {
-namespace {
+namespace tenon {
+inline namespace TENON_SDK_NAMESPACE {
 
-using tenon::SampleOpParams;
-using tenon::Status;
-using tenon::StatusCode;
-using tenon::StepRegion;
-using tenon::StepView;
+class HostSampler {
+ public:
+  explicit HostSampler(const PlanLimits& limits, int num_threads = 1);
+
+  // Takes the histories that the step brings. Call once per step, before its first op.
+  void BeginStep(const StepView& step);
+
+  // Samples and scores rows [first_row, + num_rows); a row's result depends on nothing but the row. logits must be f32.
+  Status Sample(const SampleOpParams& params) {
+    return Sample(params, [](int64_t num_rows, const auto& fn) {
+      for (int64_t i = 0; i < num_rows; i++) fn(i, 0);
+    });
+  }
+  // for_each(n, fn) calls fn(i, thread) for all i < n, on threads that are numbered from 0.
+  template <typename ForEach>
+  Status Sample(const SampleOpParams& params, ForEach&& for_each);
+
+  // The last token sampled for the slot; 0 before the first.
+  int32_t last_token(int32_t slot) const { return last_tokens_[slot]; }
+
+ private:
+  // Tokens of a tracked sequence so far, prompt first: tokens_[slot * max_model_len_], lengths_[slot] of them.
+  const int32_t* History(int32_t slot) const { return tokens_.get() + int64_t{slot} * max_model_len_; }
+  SampleRowParams RowParams(const SampleOpParams& params, int64_t row) const;
+  void SampleOne(const SampleOpParams& params, int64_t row, int thread);
+  void Remember(const SampleOpParams& params, int64_t row);
+
+  const int64_t max_model_len_;
+  std::vector<int32_t> last_tokens_;    // [max_seqs]
+  std::vector<int32_t> lengths_;        // [max_seqs]; 0: not tracked
+  std::unique_ptr<int32_t[]> tokens_;   // [max_seqs, max_model_len], pages taken as sequences grow
+  std::vector<SampleScratch> scratch_;  // per thread
+};
+
+namespace sampling {
 
 // Row `row` of a ragged list; empty where the step has none.
-Span<int32_t> RaggedRow(const StepView& step, StepRegion offsets_region, StepRegion values_region, int64_t row) {
+inline Span<int32_t> RaggedRow(const StepView& step, StepRegion offsets_region, StepRegion values_region, int64_t row) {
   const int32_t* offsets = step.Ints(offsets_region);
   if (offsets == nullptr || offsets[row] == offsets[row + 1]) return {};
   return {step.Ints(values_region) + offsets[row], offsets[row + 1] - offsets[row]};
 }
 
-}  // namespace
+}  // namespace sampling
 
-Sampler::Sampler(const tenon::PlanLimits& limits, int num_threads)
+inline HostSampler::HostSampler(const PlanLimits& limits, int num_threads)
     : max_model_len_(limits.max_model_len),
       last_tokens_(static_cast<size_t>(limits.max_seqs)),
       lengths_(static_cast<size_t>(limits.max_seqs)),
@@ -30,27 +70,28 @@ Sampler::Sampler(const tenon::PlanLimits& limits, int num_threads)
   for (int thread = 0; thread < num_threads; thread++) scratch_.emplace_back(limits.vocab_size);
 }
 
-void Sampler::BeginStep(const StepView& step) {
+inline void HostSampler::BeginStep(const StepView& step) {
   for (int32_t i = 0; i < step.num_history_seqs; i++) {
     const int32_t seq = step.Ints(StepRegion::kHistorySeqs)[i];
     const int32_t slot = step.Ints(StepRegion::kSeqSlots)[seq];
-    const Span<int32_t> history = RaggedRow(step, StepRegion::kHistoryOffsets, StepRegion::kHistoryTokens, i);
+    const Span<int32_t> history = sampling::RaggedRow(step, StepRegion::kHistoryOffsets, StepRegion::kHistoryTokens, i);
     lengths_[slot] = static_cast<int32_t>(std::min(history.size, max_model_len_));
     std::copy_n(history.data, lengths_[slot], tokens_.get() + slot * max_model_len_);
   }
 }
 
-Status Sampler::Sample(const SampleOpParams& params, ThreadPool& threads) {
-  if (params.logits_dtype != tenon::Dtype::kF32) {
+template <typename ForEach>
+Status HostSampler::Sample(const SampleOpParams& params, ForEach&& for_each) {
+  if (params.logits_dtype != Dtype::kF32) {
     return Status::Error(StatusCode::kUnsupportedDtype, "sample takes f32 logits, not %s",
-                         tenon::kDtypeNames[static_cast<int>(params.logits_dtype)]);
+                         kDtypeNames[static_cast<int>(params.logits_dtype)]);
   }
-  threads.ParallelFor(params.num_rows, [&](int64_t i, int thread) { SampleOne(params, params.first_row + i, thread); });
+  for_each(params.num_rows, [&](int64_t i, int thread) { SampleOne(params, params.first_row + i, thread); });
   for (int64_t i = 0; i < params.num_rows; i++) Remember(params, params.first_row + i);
   return Status::Ok();
 }
 
-SampleRowParams Sampler::RowParams(const SampleOpParams& params, int64_t row) const {
+inline SampleRowParams HostSampler::RowParams(const SampleOpParams& params, int64_t row) const {
   const StepView& step = *params.step;
   const auto i32 = [&](StepRegion region) { return step.Ints(region)[row]; };
   const auto f32 = [&](StepRegion region) { return step.Floats(region)[row]; };
@@ -59,7 +100,7 @@ SampleRowParams Sampler::RowParams(const SampleOpParams& params, int64_t row) co
   const int32_t prompt_len = std::min(step.Ints(StepRegion::kPromptLens)[seq], lengths_[slot]);
   const uint64_t seed_low = static_cast<uint32_t>(i32(StepRegion::kSeedLow));
   const uint64_t seed_high = static_cast<uint32_t>(i32(StepRegion::kSeedHigh));
-  const Span<int32_t> bias = RaggedRow(step, StepRegion::kBiasOffsets, StepRegion::kBiasTokens, row);
+  const Span<int32_t> bias = sampling::RaggedRow(step, StepRegion::kBiasOffsets, StepRegion::kBiasTokens, row);
   return {
       .logits = static_cast<const float*>(params.logits) + (row - params.first_row) * params.vocab,
       .vocab = params.vocab,
@@ -73,11 +114,11 @@ SampleRowParams Sampler::RowParams(const SampleOpParams& params, int64_t row) co
       .presence_penalty = f32(StepRegion::kPresencePenalty),
       .frequency_penalty = f32(StepRegion::kFrequencyPenalty),
       .repetition_penalty = f32(StepRegion::kRepetitionPenalty),
-      .suppress_tokens = RaggedRow(step, StepRegion::kSuppressOffsets, StepRegion::kSuppressTokens, row),
-      .allowed_tokens = RaggedRow(step, StepRegion::kAllowedOffsets, StepRegion::kAllowedTokens, row),
+      .suppress_tokens = sampling::RaggedRow(step, StepRegion::kSuppressOffsets, StepRegion::kSuppressTokens, row),
+      .allowed_tokens = sampling::RaggedRow(step, StepRegion::kAllowedOffsets, StepRegion::kAllowedTokens, row),
       .bias_tokens = bias,
       .bias_values = bias.size == 0 ? nullptr : step.Floats(StepRegion::kBiasValues) + step.Ints(StepRegion::kBiasOffsets)[row],
-      .bad_words = RaggedRow(step, StepRegion::kBadWordsOffsets, StepRegion::kBadWords, row),
+      .bad_words = sampling::RaggedRow(step, StepRegion::kBadWordsOffsets, StepRegion::kBadWords, row),
       .prompt_tokens = {History(slot), prompt_len},
       .output_tokens = {History(slot) + prompt_len, lengths_[slot] - prompt_len},
       .target = i32(StepRegion::kTargets),
@@ -85,8 +126,8 @@ SampleRowParams Sampler::RowParams(const SampleOpParams& params, int64_t row) co
   };
 }
 
-void Sampler::SampleOne(const SampleOpParams& params, int64_t row, int thread) {
-  const tenon::ResultView& result = *params.result;
+inline void HostSampler::SampleOne(const SampleOpParams& params, int64_t row, int thread) {
+  const ResultView& result = *params.result;
   const int64_t max_top = params.step->max_top_logprobs;
   int32_t* top_ids = result.top_ids + row * max_top;
   float* top_logprobs = result.top_logprobs + row * max_top;
@@ -98,7 +139,7 @@ void Sampler::SampleOne(const SampleOpParams& params, int64_t row, int thread) {
   std::fill(top_logprobs + sampled.num_top, top_logprobs + max_top, -1.0f);
 }
 
-void Sampler::Remember(const SampleOpParams& params, int64_t row) {
+inline void HostSampler::Remember(const SampleOpParams& params, int64_t row) {
   const int32_t token = params.result->tokens[row];
   if (token < 0) return;
   const int32_t seq = params.step->Ints(StepRegion::kRowSeqs)[row];
@@ -108,4 +149,5 @@ void Sampler::Remember(const SampleOpParams& params, int64_t row) {
   tokens_[slot * max_model_len_ + lengths_[slot]++] = token;
 }
 
-}  // namespace tenon_cpu
+}  // namespace TENON_SDK_NAMESPACE
+}  // namespace tenon

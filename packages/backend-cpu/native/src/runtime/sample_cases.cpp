@@ -9,9 +9,9 @@
 #include <iterator>
 #include <vector>
 
-#include "sample.h"
+#include "tenon/sampling/sample_row.h"
 
-namespace tenon_cpu {
+namespace tenon {
 namespace {
 
 class WordReader {
@@ -68,10 +68,10 @@ std::vector<int32_t> ReadWords(const char* path) {
 }
 
 }  // namespace
-}  // namespace tenon_cpu
+}  // namespace tenon
 
 int main(int argc, char** argv) {
-  using namespace tenon_cpu;
+  using namespace tenon;
   if (argc != 3) return std::printf("usage: sample_cases <cases> <results>\n"), 2;
   const std::vector<int32_t> words = ReadWords(argv[1]);
   std::ofstream results(argv[2], std::ios::binary);

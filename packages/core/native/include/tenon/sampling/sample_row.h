@@ -1,43 +1,129 @@
-// One row: masks, bias and penalties touch few tokens; what follows goes over the vocabulary in few passes and never sorts
+// Sampling of one logit row. The algorithm, step by step, is defined in core's src/program/reference/sample.ts; the
+// numbers of the steps below are its.
+//
+// Masks, bias and penalties touch few tokens; what follows goes over the vocabulary in few passes and never sorts
 // it. Tokens that min_p, top_k or top_p may keep are collected by a bound on their value (largest group maxima, a distance
 // from the maximum), and everything exact is done on these few candidates.
 //
 // Compiled with -ffp-contract=off, as the reference rounds every operation.
-#include "sample.h"
+#pragma once
 
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <limits>
+#include <memory>
 
-#include "sample_math.h"
+#include "tenon/sampling/row_math.h"
 #include "tenon/schema.gen.h"
 
-namespace tenon_cpu {
-namespace {
+namespace tenon {
+inline namespace TENON_SDK_NAMESPACE {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr float kLowest = std::numeric_limits<float>::lowest();  // the least value that can be kept
-constexpr int kMassBuckets = 1024;
+// A list that the row does not own.
+template <class T>
+struct Span {
+  const T* data = nullptr;
+  int64_t size = 0;
+};
+
+// Token ids anywhere may lie outside the vocabulary; they are then without effect.
+struct SampleRowParams {
+  const float* logits;  // [vocab], not changed
+  int64_t vocab;
+  int32_t mode;  // kRow… bits
+  uint64_t seed;
+  int32_t position;  // of the row's input token
+  float temperature = 1;  // > 0 unless greedy
+  int32_t top_k = 0;
+  float top_p = 1;
+  float min_p = 0;
+  float presence_penalty = 0;
+  float frequency_penalty = 0;
+  float repetition_penalty = 1;
+  Span<int32_t> suppress_tokens;
+  Span<int32_t> allowed_tokens;  // empty: all
+  Span<int32_t> bias_tokens;
+  const float* bias_values = nullptr;  // [bias_tokens.size]
+  Span<int32_t> bad_words;             // [length ≥ 1, tokens…] per word
+  Span<int32_t> prompt_tokens;         // of sequences that are tracked
+  Span<int32_t> output_tokens;
+  int32_t target = -1;
+  int32_t num_logprobs = -1;  // entries of the top list; -1: no logprobs at all
+};
+
+struct SampleRowResult {
+  int32_t token;       // -1 where the row does not sample
+  float logprob;       // of the target or the token; 0 where there is none
+  int32_t rank;        // 1 = most likely; 0 where there is none
+  int32_t num_top;     // entries written to the row's top list: min(num_logprobs, vocab)
+};
+
+struct SampleEntry {
+  float value;
+  int32_t id;
+};
+
+// Memory of one thread for rows of up to `vocab` logits.
+struct SampleScratch {
+  explicit SampleScratch(int64_t vocab)
+      : row(new float[vocab]),
+        maxima(new float[sampling::NumGroups(vocab)]),
+        sums(new double[sampling::NumSegments(vocab)]),
+        counts(new int32_t[vocab]()),
+        ids(new int32_t[vocab]),
+        values(new float[vocab]),
+        weights(new double[std::max(vocab, sampling::kSegment)]),
+        entries(new SampleEntry[std::max(vocab, sampling::NumGroups(vocab))]) {}
+
+  std::unique_ptr<float[]> row;       // [vocab] the processed logits
+  std::unique_ptr<float[]> maxima;    // [NumGroups(vocab)]
+  std::unique_ptr<double[]> sums;     // [NumSegments(vocab)]
+  std::unique_ptr<int32_t[]> counts;  // [vocab], all zero between rows
+  // Candidates, in ascending ids, [vocab] each.
+  std::unique_ptr<int32_t[]> ids;
+  std::unique_ptr<float[]> values;
+  std::unique_ptr<double[]> weights;
+  std::unique_ptr<SampleEntry[]> entries;  // [max(vocab, NumGroups(vocab))] room to select and sort in
+};
+
+namespace sampling {
+
+inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
+inline constexpr float kLowest = std::numeric_limits<float>::lowest();  // the least value that can be kept
+inline constexpr int kMassBuckets = 1024;
 // How far below the maximum top_p looks for its prefix before it takes all tokens.
-constexpr std::array<float, 2> kPrefixDepths = {4, 10};
-constexpr int32_t kSeen = 1 << 30;  // in `counts`
+inline constexpr std::array<float, 2> kPrefixDepths = {4, 10};
+inline constexpr int32_t kSeen = 1 << 30;  // in `counts`
 
-bool IsBefore(const SampleEntry& a, const SampleEntry& b) { return a.value > b.value || (a.value == b.value && a.id < b.id); }
+inline bool IsBefore(const SampleEntry& a, const SampleEntry& b) { return a.value > b.value || (a.value == b.value && a.id < b.id); }
+
+inline uint64_t Mix(uint64_t z) {
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+  return z ^ (z >> 31);
+}
+
+// The row's noise, in [0, 1): splitmix64's finalizer, twice, of (seed, position + 1).
+inline double Uniform(uint64_t seed, int32_t position) {
+  const uint64_t z = Mix(Mix(seed + (static_cast<uint64_t>(position) + 1) * 0x9e3779b97f4a7c15));
+  return static_cast<double>(z >> 11) * 0x1p-53;
+}
 
 class RowSampler {
  public:
   RowSampler(const SampleRowParams& params, SampleScratch& scratch) : p_(params), s_(scratch), n_(params.vocab) {}
 
   SampleRowResult Run(int32_t* top_ids, float* top_logprobs) {
-    const bool sampling = (p_.mode & tenon::kRowSample) != 0;
-    const bool processing = (p_.mode & tenon::kRowProcessedLogprobs) != 0 && p_.num_logprobs >= 0;
+    const bool sampling = (p_.mode & kRowSample) != 0;
+    const bool processing = (p_.mode & kRowProcessedLogprobs) != 0 && p_.num_logprobs >= 0;
     const float* values = p_.logits;
     int32_t token = -1;
     if (sampling || processing) {
       const float* processed = IsProcessed() ? Process() : p_.logits;
-      if ((p_.mode & tenon::kRowGreedy) != 0) {
+      if ((p_.mode & kRowGreedy) != 0) {
         if (sampling) token = Argmax(processed);
       } else {
         DivideRow(processed, n_, p_.temperature, s_.row.get());
@@ -48,7 +134,7 @@ class RowSampler {
       }
       if (processing) values = processed;
     }
-    const int32_t subject = (p_.mode & tenon::kRowTarget) != 0 ? p_.target : token;
+    const int32_t subject = (p_.mode & kRowTarget) != 0 ? p_.target : token;
     return Score(values, token, subject, top_ids, top_logprobs);
   }
 
@@ -255,7 +341,7 @@ class RowSampler {
   // Step 10.
   int32_t Pick() {
     if (!std::isfinite(max_)) return static_cast<int32_t>(FirstEqual(s_.row.get(), n_, max_));
-    const double u = SampleUniform(p_.seed, p_.position);
+    const double u = Uniform(p_.seed, p_.position);
     return whole_row_ ? PickFromRow(u * total_) : PickFromCandidates(u * Sum(s_.weights.get(), count_));
   }
 
@@ -343,31 +429,13 @@ class RowSampler {
   double log_sum_ = 0;  // log Σ e^(value - max)
 };
 
-uint64_t Mix(uint64_t z) {
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-  return z ^ (z >> 31);
+}  // namespace sampling
+
+// Samples, scores or both. top_ids, top_logprobs: [num_logprobs], written as far as the result's num_top; null where
+// num_logprobs ≤ 0. Whatever the logits (NaN, infinities), it ends and the token is in the vocabulary.
+inline SampleRowResult SampleRow(const SampleRowParams& params, SampleScratch& scratch, int32_t* top_ids, float* top_logprobs) {
+  return sampling::RowSampler(params, scratch).Run(top_ids, top_logprobs);
 }
 
-}  // namespace
-
-SampleScratch::SampleScratch(int64_t vocab)
-    : row(new float[vocab]),
-      maxima(new float[NumGroups(vocab)]),
-      sums(new double[NumSegments(vocab)]),
-      counts(new int32_t[vocab]()),
-      ids(new int32_t[vocab]),
-      values(new float[vocab]),
-      weights(new double[std::max(vocab, kSegment)]),
-      entries(new SampleEntry[std::max(vocab, NumGroups(vocab))]) {}
-
-double SampleUniform(uint64_t seed, int32_t position) {
-  const uint64_t z = Mix(Mix(seed + (static_cast<uint64_t>(position) + 1) * 0x9e3779b97f4a7c15));
-  return static_cast<double>(z >> 11) * 0x1p-53;
-}
-
-SampleRowResult SampleRow(const SampleRowParams& params, SampleScratch& scratch, int32_t* top_ids, float* top_logprobs) {
-  return RowSampler(params, scratch).Run(top_ids, top_logprobs);
-}
-
-}  // namespace tenon_cpu
+}  // namespace TENON_SDK_NAMESPACE
+}  // namespace tenon
