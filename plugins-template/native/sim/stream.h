@@ -23,11 +23,25 @@ class Stream {
   explicit Stream(std::chrono::microseconds latency) : latency_(latency), thread_([this] { Run(); }) {}
   ~Stream() { Stop(); }
 
-  void Enqueue(Work work) { Push(kWork, std::move(work)); }
+  void Enqueue(Work work) {
+    Push([this, work = std::move(work)] {
+      if (failure_.ok()) failure_ = work();
+    });
+  }
   // Around the work of a step, or any other. WaitEnd waits for the oldest end that was not waited for, and gives the first failure
   // since its beginning.
-  void EnqueueBegin() { Push(kBegin, nullptr); }
-  void EnqueueEnd() { Push(kEnd, nullptr); }
+  void EnqueueBegin() {
+    Push([this] {
+      if (failure_.code() != tenon::StatusCode::kDeviceLost) failure_ = tenon::Status::Ok();
+    });
+  }
+  void EnqueueEnd() {
+    Push([this] {
+      const std::lock_guard lock(mutex_);
+      ends_.push_back(failure_);
+      changed_.notify_all();
+    });
+  }
   tenon::Status WaitEnd() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return !ends_.empty() || cancelled_; });
@@ -51,16 +65,14 @@ class Stream {
   }
 
  private:
-  enum Kind { kWork, kBegin, kEnd };
   struct Item {
-    Kind kind;
-    Work work;
+    std::function<void()> run;
     std::chrono::steady_clock::time_point ready;
   };
 
-  void Push(Kind kind, Work work) {
+  void Push(std::function<void()> run) {
     const std::lock_guard lock(mutex_);
-    queue_.push_back({kind, std::move(work), std::chrono::steady_clock::now() + latency_});
+    queue_.push_back({std::move(run), std::chrono::steady_clock::now() + latency_});
     changed_.notify_all();
   }
 
@@ -73,12 +85,8 @@ class Stream {
       queue_.pop_front();
       if (changed_.wait_until(lock, item.ready, [this] { return cancelled_.load(); })) return;
       lock.unlock();
-      if (item.kind == kWork && failure_.ok()) failure_ = item.work();
-      if (item.kind == kBegin && failure_.code() != tenon::StatusCode::kDeviceLost) failure_ = tenon::Status::Ok();
+      item.run();
       lock.lock();
-      if (item.kind != kEnd) continue;
-      ends_.push_back(failure_);
-      changed_.notify_all();
     }
   }
 

@@ -28,47 +28,20 @@ struct Mode {
 inline const std::vector<Mode>& Modes() {
   static const std::vector<Mode> modes = {
       // Paged KV cache; steps are padded to buckets, so that each shape is compiled and recorded once, in the warm-up.
-      {"paged",
-       {.block_sizes = {16, 32},
-        .token_buckets = {8, 16, 32, 64, 128, 256, 512},
-        .decode_buckets = {1, 2, 4, 8, 16, 32, 64},
-        .preferred_batched_tokens = 512,
-        .preferred_seqs = 32,
-        .capture = true,
-        .warmup = true}},
+      {"paged", {.block_sizes = {16, 32}, .token_buckets = {8, 16, 32, 64, 128, 256}, .decode_buckets = {1, 2, 4, 8, 16, 32},
+                 .preferred_batched_tokens = 256, .preferred_seqs = 32, .capture = true, .warmup = true}},
       // As Gaudi: static shapes for prompts and for decoding, which do not mix; large blocks.
-      {"gaudi",
-       {.block_sizes = {128},
-        .token_buckets = {128, 256, 512},
-        .decode_buckets = {1, 4, 16, 32},
-        .mixed_prefill_decode = false,
-        .preferred_batched_tokens = 512,
-        .preferred_seqs = 32,
-        .capture = true,
-        .warmup = true}},
+      {"gaudi", {.block_sizes = {128}, .token_buckets = {128, 256}, .decode_buckets = {1, 4, 16, 32}, .mixed_prefill_decode = false,
+                 .preferred_batched_tokens = 256, .preferred_seqs = 32, .capture = true, .warmup = true}},
       // As Ascend: prompts of any length, graphs recorded for decoding.
-      {"ascend",
-       {.block_sizes = {128},
-        .decode_buckets = {1, 2, 4, 8, 16, 32},
-        .preferred_batched_tokens = 512,
-        .preferred_seqs = 32,
-        .capture = true,
-        .warmup = true}},
+      {"ascend", {.block_sizes = {128}, .decode_buckets = {1, 2, 4, 8, 16, 32},
+                  .preferred_batched_tokens = 256, .preferred_seqs = 32, .capture = true, .warmup = true}},
       // As Spyre: a fixed batch, the KV cache of a sequence in one piece, whole prompts, one step at a time.
-      {"spyre",
-       {.block_sizes = {64},
-        .kv_layout = tenon::KvLayout::kSlots,
-        .token_buckets = {64, 128, 256, 512, 1024},
-        .decode_buckets = {4},
-        .max_seqs = 4,
-        .mixed_prefill_decode = false,
-        .chunked_prefill = false,
-        .steps_in_flight = 1,
-        .preferred_batched_tokens = 1024,
-        .preferred_seqs = 4,
-        .warmup = true}},
+      {"spyre", {.block_sizes = {64}, .kv_layout = tenon::KvLayout::kSlots, .token_buckets = {64, 128, 256, 512, 1024},
+                 .decode_buckets = {4}, .max_seqs = 4, .mixed_prefill_decode = false, .chunked_prefill = false,
+                 .steps_in_flight = 1, .preferred_batched_tokens = 256, .preferred_seqs = 4, .warmup = true}},
       // A device that multiplies nothing but int8 weights, as many edge NPUs; shapes are free.
-      {"int8", {.block_sizes = {16}, .preferred_batched_tokens = 512, .preferred_seqs = 32}, /*int8_only=*/true},
+      {"int8", {.block_sizes = {16}, .preferred_batched_tokens = 256, .preferred_seqs = 32}, /*int8_only=*/true},
   };
   return modes;
 }

@@ -32,7 +32,7 @@ class SimSession final : public tenon::Session {
                      std::vector<const void*>* handles) override {
     TENON_RETURN_IF_ERROR(settings_.faults.Strike("load", [this] { return stream_.cancelled(); }));
     stream_.EnqueueBegin();
-    TENON_RETURN_IF_ERROR(UploadWeights(requests, progress, pool_, launcher_, &matrices_, handles));
+    TENON_RETURN_IF_ERROR(WeightUploader(pool_, launcher_).UploadAll(requests, progress, &matrices_, handles));
     stream_.EnqueueEnd();
     TENON_RETURN_IF_ERROR(stream_.WaitEnd());
     return AllocateBuffers();
