@@ -68,6 +68,12 @@ const subcommands: readonly Subcommand[] = [
     load: async () => (await import('./devices.js')).devicesCommand(),
   },
   {
+    name: 'conform',
+    summary: 'test a backend against the contract',
+    takesServeOptions: false,
+    load: async () => (await import('./conform.js')).conformCommand(),
+  },
+  {
     name: 'plugin',
     summary: 'make and publish backends and other plugins',
     takesServeOptions: false,

@@ -43,3 +43,29 @@ export function progressLines(write: (line: string) => void, intervalMs = 5000):
     stop: () => {},
   };
 }
+
+/** How far a run of many cases is. */
+export interface CaseProgress {
+  /** The case that begins. */
+  show(name: string): void;
+  end(failed: boolean): void;
+  stop(): void;
+}
+
+/** A bar where a person is watching; nothing elsewhere, since the report follows. */
+export async function progressOfCases(numCases: number): Promise<CaseProgress> {
+  if (!process.stderr.isTTY) return { show: () => {}, end: () => {}, stop: () => {} };
+  const { Presets, SingleBar } = (await import('cli-progress')).default;
+  const format = '{bar} {value}/{total}, {failed} failed  {name}';
+  const bar = new SingleBar({ clearOnComplete: true, hideCursor: true, format }, Presets.shades_classic);
+  let failed = 0;
+  bar.start(numCases, 0, { failed, name: '' });
+  return {
+    show: (name) => bar.update({ failed, name }),
+    end(hasFailed) {
+      if (hasFailed) failed++;
+      bar.increment(1, { failed });
+    },
+    stop: () => bar.stop(),
+  };
+}

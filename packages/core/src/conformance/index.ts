@@ -1,4 +1,4 @@
-/** `@tenon/core/conformance`: the two devices that are always there, and what tests of backends need. */
+/** `@tenon/core/conformance`: the conformance kit, the two devices that are always there, and what tests of backends need. */
 export { createNullBackend, nullBackend, type NullBackendOptions } from './null-backend.js';
 export {
   createReferenceBackend,
@@ -11,3 +11,14 @@ export { lower } from '../program/lower.js';
 export { Interpreter } from '../program/reference/interpreter.js';
 export { StepReader } from '../program/reference/step-reader.js';
 export { sampleRow, uniform, type SampleResult, type SampleRow } from '../program/reference/sample.js';
+export type { ConformanceCase, Level, WorstElement } from './case.js';
+export type { KernelSpeed, PackageUnderTest } from './kit.js';
+export type { ConformanceReport, LevelSummary } from './report.js';
+export {
+  listCases,
+  runConformance,
+  type CaseResult,
+  type ConformanceEvent,
+  type ConformanceOptions,
+} from './run-conformance.js';
+export { textReport } from './text-report.js';
