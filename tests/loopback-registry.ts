@@ -1,6 +1,6 @@
 /**
  * A package registry on loopback that has nothing but what is published to it: what an installation asks for besides is an error.
- * Its data lie in a folder of their own, and so do npm's and pnpm's caches of those who use it.
+ * Its data lie in a folder of their own, and so does npm's cache of those who use it.
  */
 import { execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -70,10 +70,10 @@ function environmentOf(folder: string, url: string): Record<string, string> {
     npm_config_registry: url,
     npm_config_userconfig: join(folder, 'npmrc'),
     npm_config_cache: join(folder, 'cache'),
-    npm_config_store_dir: join(folder, 'store'),
     npm_config_update_notifier: 'false',
     npm_config_audit: 'false',
     npm_config_fund: 'false',
+    npm_config_yes: 'true',
   };
 }
 
@@ -81,31 +81,36 @@ interface Locked {
   readonly dependencies?: Readonly<Record<string, string>>;
 }
 
-/** Publishes the third-party packages that `name` of this repository needs in production, from where `npm ci` has put them. */
-export async function publishDependencies(
+/**
+ * Publishes third-party packages and all that they need in production, from where `npm ci` has put them. `names` are as the package
+ * in that folder of the repository would resolve them.
+ */
+export async function publishInstalled(
   registry: LoopbackRegistry,
   folder: string,
-  name: string,
-): Promise<number> {
-  const paths = [...productionTree(`packages/${name}`)].map((path) => join(repository, path));
+  names: Readonly<Record<string, readonly string[]>>,
+): Promise<void> {
+  const found = Object.entries(names).flatMap(([from, wanted]) => [...productionTree(wanted, from)]);
+  const paths = [...new Set(found)].map((path) => join(repository, path));
   const out = join(folder, 'third-party');
   mkdirSync(out, { recursive: true });
-  execFileSync('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', out, ...paths], { env: registry.environment }); // prettier-ignore
-  const tarballs = readdirSync(out);
-  await Promise.all(tarballs.map((tarball) => putPackage(registry, join(out, tarball))));
-  return tarballs.length;
+  execFileSync('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', out, ...paths], {
+    env: registry.environment,
+  });
+  await Promise.all(readdirSync(out).map((tarball) => putPackage(registry, join(out, tarball))));
 }
 
 const lock = JSON.parse(readFileSync(join(repository, 'package-lock.json'), 'utf8')) as {
   packages: Readonly<Record<string, Locked>>;
 };
 
-function productionTree(path: string, found = new Set<string>()): Set<string> {
-  for (const name of Object.keys(lock.packages[path]?.dependencies ?? {})) {
+/** Folders of the packages that `names` are from the one at `path`, and of those that they need. */
+function productionTree(names: readonly string[], path: string, found = new Set<string>()): Set<string> {
+  for (const name of names) {
     const dependency = resolve(name, path);
     if (found.has(dependency)) continue;
     found.add(dependency);
-    productionTree(dependency, found);
+    productionTree(Object.keys(lock.packages[dependency]?.dependencies ?? {}), dependency, found);
   }
   return found;
 }

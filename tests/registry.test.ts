@@ -1,60 +1,46 @@
 /**
  * The way from this repository to a stranger's application: packages get their versions, are packed, published to a registry, and
- * installed from there by name, by npm and by pnpm. First-party backends go through it as any other does.
+ * installed from there by name, by npm and by pnpm. First-party backends go through it as any other does (backends-guide.test.ts).
  */
-import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 // @ts-expect-error: plain JavaScript, a program too
-import { emptyApp as makeApp, installed, limits } from '../bench/install-cost.mjs';
-import { publishDependencies, startRegistry, type LoopbackRegistry } from './loopback-registry.js';
-import { copyForRelease } from './release-copy.js';
+import { emptyApp, installed, limits } from '../bench/install-cost.mjs';
+import { startReleasedRegistry, type ReleasedRegistry } from './released-registry.js';
 import { serve } from './serve-process.js';
 
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'tenon-registry-')));
-const release = join(folder, 'release');
 const pnpm = fileURLToPath(new URL('../node_modules/pnpm/bin/pnpm.cjs', import.meta.url));
-let registry: LoopbackRegistry;
+let registry: ReleasedRegistry;
 
 beforeAll(async () => {
-  copyForRelease(release);
-  registry = await startRegistry(join(folder, 'registry'));
-  await publishDependencies(registry, folder, 'core');
+  registry = await startReleasedRegistry(folder);
 });
 afterAll(async () => {
   await registry?.[Symbol.asyncDispose]();
   rmSync(folder, { recursive: true, force: true });
 });
 
-const inFolder = (cwd: string) => (command: string, ...args: string[]) =>
-  execFileSync(command, args, { cwd, env: registry.environment, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }); // prettier-ignore
-
-const versionOf = (name: string): string =>
-  JSON.parse(readFileSync(join(release, 'packages', name, 'package.json'), 'utf8')).version;
-const title = (name: string, of = name) => `@tenon/${name}@${versionOf(of)}`;
-
-const emptyApp = (name: string): string => makeApp(join(folder, name));
+const makeApp = (name: string): string => emptyApp(join(folder, name));
 
 it('publishes every package once, a backend after its addon', () => {
-  const publish = () => inFolder(release)(process.execPath, 'scripts/release.mjs').trim().split('\n');
-  const first = publish();
-  expect(first).toEqual(
-    expect.arrayContaining([
-      `published: ${title('core')}`,
-      `published: ${title('model-stories')}`,
-      `published: ${title(`backend-cpu-${process.platform}-${process.arch}`, 'backend-cpu')}`,
-    ]),
-  );
-  expect(first.at(-1)).toBe(`published: ${title('backend-cpu')}`);
-  expect(publish()).toEqual(first.map((line) => line.replace('published', 'already published')));
+  const { release, released, run } = registry;
+  const versionOf = (name: string): string =>
+    JSON.parse(readFileSync(join(release, 'packages', name, 'package.json'), 'utf8')).version;
+  const line = (name: string, of = name) => `published: @tenon/${name}@${versionOf(of)}`;
+  const addon = line(`backend-cpu-${process.platform}-${process.arch}`, 'backend-cpu');
+  expect(released).toEqual(expect.arrayContaining([line('core'), line('model-stories')]));
+  expect(released.slice(-2)).toEqual([addon, line('backend-cpu')]);
+  const again = run(release, process.execPath, 'scripts/release.mjs').trim().split('\n');
+  expect(again).toEqual(released.map((said) => said.replace('published', 'already published')));
 });
 
 it('costs little: core alone', () => {
-  const app = emptyApp('core');
-  inFolder(app)('npm', 'install', '@tenon/core');
+  const app = makeApp('core');
+  registry.run(app, 'npm', 'install', '@tenon/core');
   const { megabytes, packages } = installed(join(app, 'node_modules'));
   expect(megabytes).toBeLessThanOrEqual(limits.coreMegabytes);
   expect(packages).toBeLessThanOrEqual(limits.corePackages);
@@ -62,15 +48,19 @@ it('costs little: core alone', () => {
 
 describe.each([
   { manager: 'npm', install: ['npm', 'install'], execute: ['npx', '--no-install'] },
-  { manager: 'pnpm', install: [process.execPath, pnpm, 'add'], execute: [process.execPath, pnpm, 'exec'] },
+  {
+    manager: 'pnpm',
+    install: [process.execPath, pnpm, 'add', '--store-dir', join(folder, 'store')],
+    execute: [process.execPath, pnpm, 'exec'],
+  },
 ])('an application that $manager installs', ({ manager, install, execute }) => {
   let app: string;
-  const tenon = (...args: string[]) => inFolder(app)(execute[0]!, ...execute.slice(1), 'tenon', ...args);
+  const tenon = (...args: string[]) => registry.run(app, execute[0]!, ...execute.slice(1), 'tenon', ...args);
 
   it('gets the packages by name, with an addon that nobody had to compile', () => {
-    app = emptyApp(manager);
+    app = makeApp(manager);
     const [command, ...args] = install as [string, ...string[]];
-    inFolder(app)(command, ...args, '@tenon/core', '@tenon/backend-cpu', '@tenon/model-stories');
+    registry.run(app, command, ...args, '@tenon/core', '@tenon/backend-cpu', '@tenon/model-stories');
     const backend = realpathSync(join(app, 'node_modules/@tenon/backend-cpu'));
     expect(existsSync(join(backend, 'native/build'))).toBe(false);
     expect(existsSync(join(app, 'node_modules/cmake-js'))).toBe(false);

@@ -1,0 +1,45 @@
+/** A registry on loopback that has this repository's packages in the versions of the next release, and the third-party ones they need. */
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { publishInstalled, startRegistry, type LoopbackRegistry } from './loopback-registry.js';
+import { copyForRelease } from './release-copy.js';
+
+export interface ReleasedRegistry extends LoopbackRegistry {
+  /** The copy of this repository that was released. */
+  readonly release: string;
+  /** What `scripts/release.mjs` said. */
+  readonly released: readonly string[];
+  /** Runs a command in a folder to its end; what it printed. */
+  run(folder: string, command: string, ...args: readonly string[]): string;
+}
+
+/** What a backend is built with. */
+const buildTools = ['cmake-js', 'node-addon-api', 'node-api-headers'];
+
+export async function startReleasedRegistry(folder: string): Promise<ReleasedRegistry> {
+  const release = join(folder, 'release');
+  copyForRelease(release);
+  const registry = await startRegistry(join(folder, 'registry'));
+  const { dependencies } = JSON.parse(readFileSync(join(release, 'packages/core/package.json'), 'utf8'));
+  await publishInstalled(registry, folder, {
+    'packages/core': Object.keys(dependencies),
+    'packages/backend-cpu': buildTools,
+  });
+  const run: ReleasedRegistry['run'] = (cwd, command, ...args) =>
+    runCommand(cwd, registry.environment, command, args);
+  const released = run(release, process.execPath, 'scripts/release.mjs').trim().split('\n');
+  return { ...registry, release, released, run };
+}
+
+function runCommand(
+  cwd: string,
+  env: LoopbackRegistry['environment'],
+  command: string,
+  args: readonly string[],
+): string {
+  const { status, stdout, stderr } = spawnSync(command, args, { cwd, env, encoding: 'utf8' });
+  if (status !== 0)
+    throw new Error(`${command} ${args.join(' ')} ended with ${status}:\n${stdout}\n${stderr}`);
+  return stdout;
+}
