@@ -39,6 +39,17 @@ beforeAll(() => {
   app = mkdtempSync(join(tmpdir(), 'tenon-backend-choice-'));
   writeApp('package.json', { dependencies: Object.fromEntries(ids.map((id) => [`${id}-backend`, '1'])) });
   for (const id of ids) addBackend(id);
+  writeApp('more/package.json', {
+    name: 'more',
+    version: '2.0.0',
+    tenon: {
+      statLoggers: [
+        { name: 'csv', entry: './csv.js' },
+        { name: 'lost', entry: './lost.js' },
+      ],
+    },
+  });
+  writeApp('more/csv.js', 'throw new Error("not to be run")');
   mkdirSync(join(app, 'node_modules/.bin'));
   symlinkSync(tenon, join(app, 'node_modules/.bin/tenon'));
 });
@@ -109,6 +120,15 @@ describe('tenon doctor', () => {
     expect(devices.stdout).toMatch(/^device +usable +class +name/);
     expect(devices.stdout).toMatch(/^cpu:0 +yes +cpu .*@tenon\/backend-cpu \d/m);
     expect(devices.stdout).toMatch(/^null:0 +yes +other .*null-backend 1\.2\.3$/m);
+  });
+
+  it('lists what other plugins there are, without running them', async () => {
+    const { code, stdout, stderr } = await run(['doctor', '--plugin', './more'], { folder: app, environment: { TENON_PLUGINS: '' } }); // prettier-ignore
+    expect(code, stderr).toBe(0);
+    expect(stdout).toMatch(/^statLoggers csv: more 2\.0\.0 \(option\): ok$/m);
+    expect(stdout).toMatch(
+      /^statLoggers lost: more 2\.0\.0 \(option\): incompatible\n {2}reason: .*lost\.js.* does not exist/m,
+    );
   });
 
   it('ends with status 1 where no device can be used', async () => {

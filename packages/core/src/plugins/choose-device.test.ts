@@ -116,7 +116,7 @@ describe('a device that is asked for', () => {
 describe('auto', () => {
   it('takes the only device there is, without a look at the model', async () => {
     const assess = () => Promise.reject(new Error('asked'));
-    expect(await idOf('auto', [report('toy'), failed('b', 'untrusted')], { assess })).toBe('toy:0');
+    expect(await idOf('auto', [report('toy'), failed('b', 'ignored')], { assess })).toBe('toy:0');
     expect(warnings).toEqual([]);
   });
 
@@ -124,6 +124,7 @@ describe('auto', () => {
     const reports = [
       failed('crashing', 'probe-failed'),
       failed('foreign', 'incompatible'),
+      failed('strange', 'untrusted'),
       failed('other', 'ignored'),
       report('gone', { code: "throw new Error('no\\n card')" }),
       report('toy', { devices: [unusable, {}] }),
@@ -132,6 +133,7 @@ describe('auto', () => {
     expect(warnings).toEqual([
       'warn: not used: crashing-backend 1.2.3: probe-failed: it was ended by SIGSEGV; update it',
       'warn: not used: foreign-backend 1.2.3: incompatible: it was ended by SIGSEGV; update it',
+      'warn: not used: strange-backend 1.2.3: untrusted: it was ended by SIGSEGV; update it',
       'warn: not used: gone-backend 1.2.3: no card',
       'warn: not used: toy:0 (Toy): no driver; install it',
     ]);

@@ -126,10 +126,10 @@ async function loadUsable(
   return { usable, problems };
 }
 
-/** What failed. What the user has kept from running, or does not need, has not. */
+/** What might have been used. Of what is ignored, another is there in its place. */
 function problemOf(report: BackendReport): string[] {
   const { state } = report;
-  if (state === 'ok' || state === 'ignored' || state === 'untrusted') return [];
+  if (state === 'ok' || state === 'ignored') return [];
   return [`${packageOf(report)}: ${state}: ${withRemedy(report)}`];
 }
 
