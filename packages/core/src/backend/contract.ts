@@ -47,7 +47,7 @@ export interface DeviceInfo {
   readonly memoryBytes: number;
   /** Bytes that may still be taken, the limits of containers included. */
   readonly freeBytes: number;
-  /** The memory is the computer's own, which other programs need too: a KV cache takes part of it only. Absent: false. */
+  /** The memory is the computer's own, which other programs need too: a KV cache takes part of it only. Absent: true of the class `cpu`. */
   readonly memoryIsShared?: boolean;
   readonly dtypes: readonly Dtype[];
   /** The type that `--dtype auto` means for a checkpoint of 16- or 32-bit floats. */

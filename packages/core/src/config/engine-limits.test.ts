@@ -5,7 +5,7 @@ import { parseEngineOptions } from './engine-options.js';
 
 const gib = 2 ** 30;
 const needs: MemoryNeeds = {
-  device: { id: 'npu:0', freeBytes: 16 * gib, memoryIsShared: true },
+  device: { id: 'npu:0', class: 'npu', freeBytes: 16 * gib, memoryIsShared: true },
   weightsBytes: gib,
   arenaBytes: 2 ** 26,
   blockBytes: 2 ** 20,
@@ -90,6 +90,8 @@ describe('resolveKvSize', () => {
     expect(resolveKvSize(parseEngineOptions({}), needs).numBlocks).toBe(2048);
     const large = { ...needs, device: { ...needs.device, freeBytes: 512 * gib } };
     expect(resolveKvSize(parseEngineOptions({}), large).numBlocks).toBe(32 * 1024);
+    const older = { ...needs, device: { ...needs.device, class: 'cpu', memoryIsShared: undefined } } as const;
+    expect(resolveKvSize(parseEngineOptions({}), older).numBlocks).toBe(2048);
     const own = { ...needs, device: { ...needs.device, memoryIsShared: false } };
     expect(resolveKvSize(parseEngineOptions({}), own).numBlocks).toBe(
       Math.floor(16 * 1024 * 0.92 - 1024 - 64),

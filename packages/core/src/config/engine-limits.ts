@@ -137,7 +137,7 @@ export function resolveStepTimeoutMs(
 }
 
 export interface MemoryNeeds {
-  readonly device: Pick<DeviceInfo, 'id' | 'freeBytes' | 'memoryIsShared'>;
+  readonly device: Pick<DeviceInfo, 'id' | 'class' | 'freeBytes' | 'memoryIsShared'>;
   readonly weightsBytes: number;
   /** Activations of one step. */
   readonly arenaBytes: number;
@@ -189,7 +189,9 @@ function chooseNumBlocks(config: EngineConfig, needs: MemoryNeeds, blocksPerSequ
 
 /** An accelerator's memory is ours; a computer's is others' too (docs/decisions/0006-kv-cache-size.md). */
 function defaultBlocks({ device, blockBytes }: MemoryNeeds): number {
-  if (device.memoryIsShared !== true) return Infinity;
+  // Backends of contract 1.0 say the class alone.
+  const isShared = device.memoryIsShared ?? device.class === 'cpu';
+  if (!isShared) return Infinity;
   return Math.floor(Math.max(2 * gib, device.freeBytes / 16) / blockBytes);
 }
 
