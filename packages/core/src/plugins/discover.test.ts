@@ -80,6 +80,18 @@ describe('discoverBackends', () => {
     }
   });
 
+  it('trusts no package that only looks like one of ours', () => {
+    dependOn('@tenon-like/backend');
+    addPackage('@tenon-like/backend', 'like');
+    addPackage('evil', 'evil');
+    mkdirSync(join(app, 'node_modules/@tenon'), { recursive: true });
+    write('config/tenon/plugins.json', { plugins: ['@tenon/../evil'] });
+    expect(states([], { TENON_PLUGINS: '' })).toEqual([
+      ['@tenon-like/backend', 'dependency', 'untrusted'],
+      ['evil', 'registry', 'untrusted'],
+    ]);
+  });
+
   it('puts what the user names first, and finds each package once', () => {
     dependOn('toy');
     for (const name of ['toy', 'other']) addPackage(name);

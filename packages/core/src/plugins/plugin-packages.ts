@@ -43,7 +43,7 @@ export interface FoundPackages {
 const firstParty = ['cpu', 'cuda', 'rocm', 'xpu', 'tpu', 'neuron'].map((id) => `@tenon/backend-${id}`);
 
 /** The scope is its owner's alone, so a package that was found under such a name is ours. */
-const isFirstParty = (name: string): boolean => name.startsWith('@tenon/');
+const isFirstParty = (name: string): boolean => /^@tenon\/[a-z][\w-]*$/.test(name);
 
 const here = dirname(fileURLToPath(import.meta.url));
 
@@ -58,39 +58,59 @@ export function pluginPackages(options: DiscoverOptions): readonly PluginPackage
  */
 export function findPackages(options: DiscoverOptions): FoundPackages {
   const app = findApp(options.root);
-  const registry = registryFile(options.env);
-  const registered = readRegistry(registry);
-  const allowed = options.env?.['TENON_PLUGINS']?.split(',').map((name) => name.trim()).filter(Boolean); // prettier-ignore
-  const places: Place[] = [
-    ...options.plugins.map((name) => ({ name, source: 'option', from: app }) as const),
-    ...directDependencies(app).map((name) => ({ name, source: 'dependency', from: app }) as const),
-    ...firstParty.map((name) => ({ name, source: 'first-party', from: app }) as const),
-    ...registered.names.map((name) => ({ name, source: 'registry', from: isPath(name) ? dirname(registry) : app }) as const),
-    ...(allowed ?? []).map((name) => ({ name, source: 'TENON_PLUGINS', from: app }) as const),
-  ]; // prettier-ignore
+  const allowed = allowList(options.env);
+  const registry = readRegistry(options.env);
   const search = new PackageSearch();
-  const allowedFolders = new Set((allowed ?? []).flatMap((name) => search.find(name, app) ?? []).map(real));
-  const isTrusted = ({ name, source }: Place, folder: string, ownName: string): boolean =>
-    source === 'option' || isFirstParty(name) || allowedFolders.has(folder) ||
-    (source === 'dependency' && allowed === undefined) ||
-    (source === 'registry' && allowed?.includes(ownName) === true); // prettier-ignore
-
+  const isTrusted = trustRule(allowed, app, search);
   const packages = new Map<string, PluginPackage>();
-  const missing: MissingPackage[] = registered.problems.map((problem) => ({ name: registry, source: 'registry', ...problem })); // prettier-ignore
-  for (const place of places) {
-    const { name, source, from } = place;
-    const folder = search.find(name, from);
+  const missing: MissingPackage[] = registry.problem === undefined ? [] : [registry.problem];
+  for (const place of placesOf(options, app, registry, allowed ?? [])) {
+    const { name, source } = place;
+    const folder = search.find(name, place.from);
     const manifest = folder === undefined ? undefined : readPluginJson(folder);
-    if (folder !== undefined && manifest !== undefined) {
-      if (packages.has(real(folder))) continue;
+    if (folder === undefined || manifest === undefined) {
+      if (isNamedByUser(source) && !isOwnNameOfOne(name, source, packages))
+        missing.push({ name, source, ...whyMissing(place, folder) });
+    } else if (!packages.has(real(folder))) {
       const ownName = String(manifest['name'] ?? name);
-      const distrust = isTrusted(place, real(folder), ownName) ? undefined : distrustOf(ownName);
+      const distrust = isTrusted(place, folder, ownName) ? undefined : distrustOf(ownName);
       packages.set(real(folder), { name: ownName, source, folder, manifest, distrust });
-    } else if (isNamedByUser(source) && !isOwnNameOfOne(name, source, packages)) {
-      missing.push({ name, source, ...whyMissing(place, folder) });
     }
   }
   return { packages: [...packages.values()], missing };
+}
+
+/** Undefined where TENON_PLUGINS is not set. */
+function allowList(env: DiscoverOptions['env']): readonly string[] | undefined {
+  return env?.['TENON_PLUGINS']?.split(',').map((name) => name.trim()).filter(Boolean); // prettier-ignore
+}
+
+/** Where to look, in order. */
+function placesOf(
+  { plugins }: DiscoverOptions,
+  app: string,
+  registry: Registry,
+  allowed: readonly string[],
+): readonly Place[] {
+  const place = (source: PluginSource, from: string) => (name: string) => ({ name, source, from });
+  return [
+    ...plugins.map(place('option', app)),
+    ...directDependencies(app).map(place('dependency', app)),
+    ...firstParty.map(place('first-party', app)),
+    ...registry.names.map((name) => place('registry', isPath(name) ? dirname(registry.file) : app)(name)),
+    ...allowed.map(place('TENON_PLUGINS', app)),
+  ];
+}
+
+type TrustRule = (place: Place, folder: string, ownName: string) => boolean;
+
+function trustRule(allowed: readonly string[] | undefined, app: string, search: PackageSearch): TrustRule {
+  const folders = new Set(allowed?.flatMap((name) => search.find(name, app) ?? []).map(real));
+  return ({ name, source }, folder, ownName) => {
+    if (source === 'option' || isFirstParty(name) || folders.has(real(folder))) return true;
+    if (source === 'dependency') return allowed === undefined;
+    return source === 'registry' && allowed?.includes(ownName) === true;
+  };
 }
 
 interface Place {
@@ -137,18 +157,22 @@ function readPluginJson(folder: string): Readonly<Record<string, unknown>> | und
   return manifest?.['tenon'] === undefined ? undefined : manifest;
 }
 
-/** The user's list of packages and folders. They run only if TENON_PLUGINS allows them. */
-function registryFile(env: DiscoverOptions['env']): string {
-  const config = env?.['XDG_CONFIG_HOME'] || join(env?.['HOME'] || homedir(), '.config');
-  return join(config, 'tenon', 'plugins.json');
+interface Registry {
+  readonly file: string;
+  /** Packages and folders; they run only if TENON_PLUGINS allows them. */
+  readonly names: readonly string[];
+  readonly problem?: MissingPackage;
 }
 
-function readRegistry(file: string): { names: readonly string[]; problems: readonly Problem[] } {
-  if (!existsSync(file)) return { names: [], problems: [] };
+/** The user's own list. */
+function readRegistry(env: DiscoverOptions['env']): Registry {
+  const config = env?.['XDG_CONFIG_HOME'] || join(env?.['HOME'] || homedir(), '.config');
+  const file = join(config, 'tenon', 'plugins.json');
+  if (!existsSync(file)) return { file, names: [] };
   const names = readJson(file)?.['plugins'];
-  if (Array.isArray(names) && names.every((name) => typeof name === 'string')) return { names, problems: [] };
-  const expected = '{ "plugins": ["<package or folder>"] }';
-  return { names: [], problems: [{ reason: `it does not hold ${expected}`, remedy: 'mend or remove it' }] };
+  if (Array.isArray(names) && names.every((name) => typeof name === 'string')) return { file, names };
+  const reason = 'it does not hold { "plugins": ["<package or folder>"] }';
+  return { file, names: [], problem: { name: file, source: 'registry', reason, remedy: 'mend or remove it' } };
 }
 
 /** The nearest folder upwards with a package.json. */
