@@ -8,7 +8,8 @@ import type { Tokenizer } from '../tokenizer/types.js';
 import { vocabularyData } from '../tokenizer/vocabulary-data.js';
 import { monotonicMs } from './clock.js';
 import type { FromCore, ToCore } from './core-messages.js';
-import type { CoreLink } from './link.js';
+import { endsWithin } from './ends-within.js';
+import { deafListener, type CoreLink } from './link.js';
 import {
   addTotals,
   coreStatsOf,
@@ -42,6 +43,9 @@ export interface EngineClientOptions {
   /** Requests that may wait while others run; Infinity: any number. */
   readonly maxNumWaitingRequests: number;
 }
+
+/** Milliseconds for the steps in flight to end, and the device to be freed, when the engine closes. */
+const closeTimeoutMs = 8000;
 
 /** Well below the number that holds the core (`maxUnreadOutputs`). */
 const outputsPerRead = 4;
@@ -191,9 +195,19 @@ export class EngineClient implements Engine {
       });
     }
     this.#failAll(new TenonError('capacity.shutting-down', 'the server is shutting down'));
-    await this.#link.close();
+    await this.#closeLink();
     this.#watchdog.stop();
     await this.tokenizer?.close();
+  }
+
+  /** A step that hangs is not waited for until its own time is up. */
+  async #closeLink(): Promise<void> {
+    const closed = this.#link.close();
+    if (!(await endsWithin(closed, closeTimeoutMs))) {
+      this.#link.listen(deafListener);
+      this.#link.abandon(new TenonError('backend.device-lost', 'the engine does not close'));
+    }
+    await closed;
   }
 
   #refuseIfClosed(): void {
