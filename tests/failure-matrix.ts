@@ -55,7 +55,7 @@ export async function serveFaulty(
   const startMs = performance.now();
   const options = ['--device', backend.device, '--plugin', backend.folder, '--port', String(port), ...args];
   const limits = limitsFor(faults);
-  const child = spawn(process.execPath, [tenon, 'serve', ...options, ...limits.options], {
+  const child = spawn(process.execPath, [tenon, 'serve', ...limits.options, ...options], {
     env: {
       ...process.env,
       [backend.variable]: faults,
