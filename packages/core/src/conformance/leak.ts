@@ -4,13 +4,14 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { fail } from './case.js';
 
-/** Bytes of the process outside of JavaScript's heap, and of its buffers, after a garbage collection. */
-function heldBytes(): number {
+/** Bytes after a garbage collection: of the process outside of JavaScript's heap, and of what JavaScript holds there. */
+function heldBytes(): { readonly native: number; readonly external: number } {
   setFlagsFromString('--expose-gc');
   const gc = runInNewContext('gc') as () => void;
   gc();
-  const { rss, heapTotal, heapUsed } = process.memoryUsage();
-  return rss - heapTotal + heapUsed;
+  gc();
+  const { rss, heapTotal, heapUsed, external } = process.memoryUsage();
+  return { native: rss - heapTotal, external: external + heapUsed };
 }
 
 /** Undefined where the system does not tell. */
@@ -23,7 +24,8 @@ function numThreads(): number | undefined {
 }
 
 interface Sample {
-  readonly bytes: number;
+  readonly native: number;
+  readonly external: number;
   readonly threads: number | undefined;
   readonly freeBytes: number;
 }
@@ -48,7 +50,7 @@ export async function expectNoLeak(
   options: LeakOptions,
 ): Promise<void> {
   const sample = async (): Promise<Sample> => ({
-    bytes: heldBytes(),
+    ...heldBytes(),
     threads: numThreads(),
     freeBytes: await options.freeBytes(),
   });
@@ -64,7 +66,7 @@ export async function expectNoLeak(
   const last = await sample();
   const perRound = (value: (sample: Sample) => number): number =>
     Math.min(value(middle) - value(first), value(last) - value(middle)) / (2 * fifth);
-  const grown = perRound(({ bytes }) => bytes);
+  const grown = Math.max(perRound(({ native }) => native), perRound(({ external }) => external)); // prettier-ignore
   if (grown > options.bytesPerRound)
     fail(
       `${what}: the process holds ${Math.round(grown / 1024)} KiB more after each of ${options.rounds} rounds`,

@@ -27,10 +27,10 @@ export class TestSequence {
   }
 }
 
-/** Hands out sampler slots and blocks; both may be given back. */
+/** Hands out blocks, which may be given back, and sampler slots, the one that was used longest ago first. */
 export class BlockGiver {
   readonly #free: number[];
-  readonly #slots: number[];
+  #slots: number[];
   readonly #blockSize: number;
 
   constructor({ numBlocks, blockSize, maxSeqs }: PlanLimits, random: Random) {
@@ -39,20 +39,18 @@ export class BlockGiver {
     this.#slots = random.shuffled(Array.from({ length: maxSeqs }, (_, i) => i));
   }
 
-  /** A sequence with blocks for `maxLength` tokens. */
+  /** A sequence with blocks for `maxLength` tokens. Sequences of one step have slots of their own. */
   sequence(promptLen: number, maxLength = promptLen): TestSequence {
     const numBlocks = Math.ceil(maxLength / this.#blockSize);
-    const slot = this.#slots.shift();
-    invariant(
-      slot !== undefined && this.#free.length >= numBlocks,
-      'the case holds more than its plan has room for',
-    );
+    invariant(this.#free.length >= numBlocks, 'the case holds more blocks than its plan has');
+    const [slot, ...others] = this.#slots as [number, ...number[]];
+    this.#slots = [...others, slot];
     return new TestSequence(slot, this.#free.splice(0, numBlocks), promptLen);
   }
 
   /** Its blocks and slot are the next ones to be handed out. */
   giveBack({ blocks, slot }: TestSequence): void {
     this.#free.unshift(...blocks);
-    this.#slots.unshift(slot);
+    this.#slots = [slot, ...this.#slots.filter((other) => other !== slot)];
   }
 }

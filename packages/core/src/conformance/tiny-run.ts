@@ -1,5 +1,5 @@
 /** A tiny model on the backend and on the reference, driven by steps made by hand; its logits are what is compared. */
-import type { DeviceGroup, Dtype, Plan, PlanLimits } from '../backend/index.js';
+import { ops, type DeviceGroup, type Dtype, type Plan, type PlanLimits } from '../backend/index.js';
 import { buildPlan } from '../program/build-plan.js';
 import type { Checkpoint } from '../weights/checkpoint.js';
 import { expectClose } from './compare.js';
@@ -27,6 +27,11 @@ export type RowsBySlot = ReadonlyMap<number, SequenceRows>;
  * a few small layers: some hundred eps. In 16-bit types a rounding to a neighbour is half an eps, in several places of each layer.
  */
 export const logitTolerance: Readonly<Partial<Record<Dtype, number>>> = { f32: 1e-4, bf16: 0.04, f16: 0.005 };
+
+export interface TinyRunOptions extends RunnerOptions {
+  /** False: fused ops run as their parts. */
+  readonly fused?: boolean;
+}
 
 export class TinyRun {
   readonly plan: Plan;
@@ -59,12 +64,13 @@ export class TinyRun {
     checkpoint: Checkpoint,
     dtype: Dtype,
     sizes: WantedSizes,
-    options: RunnerOptions = {},
+    { fused = true, ...options }: TinyRunOptions = {},
   ): Promise<TinyRun> {
     kit.requireDtype(dtype);
     const group = await kit.group();
     const limits = limitsFor(group.constraints, sizes, checkpoint.config.vocabSize);
-    const built = await buildPlan(checkpoint.config, dtype, group, limits, checkpoint.locations);
+    const planner = fused ? group : withoutFusion(group);
+    const built = await buildPlan(checkpoint.config, dtype, planner, limits, checkpoint.locations);
     const plan = withLogits(built.plan);
     const runner = await StepRunner.load(group, plan, checkpoint, options);
     const reference = await ReferenceRunner.load(plan, checkpoint);
@@ -158,6 +164,17 @@ export class TinyRun {
     await this.#runner.close();
   }
 }
+
+/** The group as one that has no fused kernels. */
+const withoutFusion = (group: DeviceGroup): Pick<DeviceGroup, 'negotiate' | 'constraints'> => ({
+  constraints: group.constraints,
+  async negotiate(request) {
+    const { answers, batchInvariant } = await group.negotiate(request);
+    const declined = { support: 'decompose', kernel: '', reason: 'the case runs their parts' } as const;
+    const isFused = (i: number): boolean => ops[request.ops[i]!.op].fused;
+    return { batchInvariant, answers: answers.map((answer, i) => (isFused(i) ? declined : answer)) };
+  },
+});
 
 const logitsOf = (plan: Plan): number => plan.ops.find(({ op }) => op === 'sample')!.inputs[0]!;
 

@@ -8,8 +8,16 @@ import { programLevel } from './l3-programs/index.js';
 import { servingLevel } from './l4-serving/index.js';
 import { speedLevel } from './l5-speed/index.js';
 
+const known = new Map<number, readonly ConformanceCase[]>();
+
 /** The cases of a seed, in the order in which they run. */
-export function allCases(seed: number): ConformanceCase[] {
+export function allCases(seed: number): readonly ConformanceCase[] {
+  const cases = known.get(seed) ?? makeCases(seed);
+  known.set(seed, cases);
+  return cases;
+}
+
+function makeCases(seed: number): ConformanceCase[] {
   return [
     ...packageLevel(),
     ...memoryLevel(),

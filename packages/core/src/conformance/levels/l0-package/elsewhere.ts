@@ -1,6 +1,6 @@
 /** Loads the backend's package outside of this thread and runs a step of a tiny program there. */
-import { execFile } from 'node:child_process';
-import { promisify } from 'node:util';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { lower } from '../../../program/lower.js';
 import { fail, notApplicable } from '../../case.js';
@@ -116,13 +116,8 @@ export class Elsewhere {
   async inChild(entries = this.#input.entries): Promise<ScriptOutput> {
     const input = JSON.stringify({ ...this.#input, entries });
     const main = `${script}\nrunAll(${input}).then((output) => process.stdout.write(JSON.stringify(output)));`;
-    const limitMs = 30_000;
-    const running = promisify(execFile)(process.execPath, ['-e', main], {
-      timeout: limitMs,
-      maxBuffer: 2 ** 26,
-    });
-    const { stdout } = await running.catch((error: NodeError) => fail(describeExit(error, limitMs)));
-    return this.#checked(JSON.parse(stdout.slice(stdout.indexOf('{'))) as ScriptOutput, 'a child process');
+    const { stdout } = await runNode(main);
+    return this.#checked(JSON.parse(stdout) as ScriptOutput, 'a child process');
   }
 
   /** In a worker thread, which has to end by itself. */
@@ -152,22 +147,31 @@ export class Elsewhere {
   }
 }
 
-type NodeError = Error & {
-  readonly killed?: boolean;
-  readonly signal?: string | null;
-  readonly stdout?: string;
-  readonly stderr?: string;
-};
+/** What a process may take, and what may pass from its last output to its end. */
+const limits = { startMs: 30_000, endMs: 5000 };
 
-/** What it wrote to stdout tells whether its work was done. */
-function describeExit(
-  { killed, signal, message, stdout = '', stderr = '' }: NodeError,
-  limitMs: number,
-): string {
+/** Runs a script until its process ends, with success and by itself. */
+async function runNode(main: string): Promise<{ readonly stdout: string }> {
+  const child = spawn(process.execPath, ['-e', main], { stdio: ['ignore', 'pipe', 'pipe'] });
+  let [stdout, stderr, overdue] = ['', '', false];
+  const kill = (): void => {
+    overdue = true;
+    child.kill('SIGKILL');
+  };
+  let timer = setTimeout(kill, limits.startMs);
+  child.stdout.on('data', (text: Buffer) => {
+    stdout += String(text);
+    clearTimeout(timer);
+    timer = setTimeout(kill, limits.endMs);
+  });
+  child.stderr.on('data', (text: Buffer) => (stderr += String(text)));
+  const [code, signal] = (await once(child, 'close')) as [number | null, string | null];
+  clearTimeout(timer);
   const isDone = stdout.includes('"results"');
-  if (killed === true && isDone)
-    return `the process did not end by itself within ${limitMs / 1000} s after all was closed`;
-  if (killed === true) return `the process did not end within ${limitMs / 1000} s`;
-  if (signal) return `the process was ended by ${signal}${isDone ? ', after its work was done' : ''}`;
-  return `the process failed: ${(stderr || message).trim().split('\n').slice(-8).join(' ')}`;
+  if (overdue && isDone)
+    fail(`the process did not end by itself in the ${limits.endMs / 1000} s after all was closed`);
+  if (overdue) fail(`the process did not end within ${limits.startMs / 1000} s`);
+  if (signal !== null) fail(`the process was ended by ${signal}${isDone ? ', after its work was done' : ''}`);
+  if (code !== 0) fail(`the process ended with ${code}: ${stderr.trim().split('\n').slice(-8).join(' ')}`);
+  return { stdout };
 }

@@ -11,17 +11,22 @@ export const tokensOf = (random: Random, count: number): number[] => random.ints
 
 export function referenceCases(): ConformanceCase[] {
   return families.flatMap((family) =>
-    (['f32', 'bf16', 'f16'] as const).map((dtype) => ({
-      name: `L3/${family.name}/${dtype}/reference`,
-      run: (kit) => checkFamily(kit, family, dtype),
-    })),
+    (['f32', 'bf16', 'f16'] as const).flatMap((dtype): ConformanceCase[] => [
+      { name: `L3/${family.name}/${dtype}/reference`, run: (kit) => checkFamily(kit, family, dtype, true) },
+      { name: `L3/${family.name}/${dtype}/unfused`, run: (kit) => checkFamily(kit, family, dtype, false) },
+    ]),
   );
 }
 
-async function checkFamily(kit: Kit, family: Family, dtype: 'f32' | 'bf16' | 'f16'): Promise<void> {
+async function checkFamily(
+  kit: Kit,
+  family: Family,
+  dtype: 'f32' | 'bf16' | 'f16',
+  fused: boolean,
+): Promise<void> {
   kit.requireDtype(dtype);
   const checkpoint = await writeModel(kit, family);
-  const run = await TinyRun.open(kit, checkpoint, dtype, { tokens: 80, seqs: 3, length: 50 });
+  const run = await TinyRun.open(kit, checkpoint, dtype, { tokens: 80, seqs: 3, length: 50 }, { fused });
   const random = kit.random();
   const giver = run.giver(random);
   const sequences = [45, 1, 20]

@@ -43,7 +43,7 @@ export class ServedModel {
         device: kit.device.id,
         skipTokenizerInit: true,
         maxModelLen: longest,
-        maxNumSeqs: Math.min(8, constraints.maxSeqs ?? 8),
+        maxNumSeqs: Math.min(8, constraints.maxSeqs ?? 8, constraints.decodeBuckets?.at(-1) ?? 8),
         maxNumBatchedTokens: Math.min(96, constraints.maxTokens ?? 96, constraints.tokenBuckets.at(-1) ?? 96),
         numGpuBlocksOverride: Math.max(3, 3 * perSequence),
         maxLogprobs: 5,
