@@ -37,7 +37,7 @@ build address native_tests tenon_cpu
 build thread native_tests
 printf '%-18s %-16s %6s  %s\n' sanitizers test time result
 for sanitizer in address thread; do
-  for test in kernels sampler weights runtime sdk; do
+  for test in kernels sampler weights runtime sdk sdk_async; do
     check "$sanitizer" "$test" "$builds/$sanitizer/tests/${test}_test"
   done
 done

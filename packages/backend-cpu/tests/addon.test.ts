@@ -20,6 +20,7 @@ const row = (token: number): number[] => [0, 1, 2, 3].map((i) => token * 10 + i)
 
 it('passes the native tests of the SDK and the runtime', () => {
   expect(execFileSync(nativeTest('sdk_test'), { encoding: 'utf8' })).toContain('ok');
+  expect(execFileSync(nativeTest('sdk_async_test'), { encoding: 'utf8' })).toContain('ok');
   expect(execFileSync(nativeTest('runtime_test'), { encoding: 'utf8' })).toContain('ok');
 }, 60_000);
 

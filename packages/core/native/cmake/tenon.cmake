@@ -31,8 +31,7 @@ if(TENON_SANITIZE)
   set(sanitizers_address address,undefined)
   set(sanitizers_thread thread)
   set(sanitize_options -fsanitize=${sanitizers_${TENON_SANITIZE}} -fno-sanitize-recover=all)
-  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:${sanitize_options}> $<$<COMPILE_LANGUAGE:CXX>:-g1>
-    $<$<COMPILE_LANGUAGE:CXX>:-fno-omit-frame-pointer>)
+  add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:${sanitize_options};-g1;-fno-omit-frame-pointer>")
   add_link_options(${sanitize_options})
 endif()
 

@@ -128,7 +128,7 @@ inline TestPlan MakePlan() {
 }
 
 // Reads `bytes` and writes `bytes` somewhere, so that the sanitizer sees both.
-inline uint64_t sink = 0;
+inline thread_local uint64_t sink = 0;
 inline void ReadAll(const void* data, int64_t bytes) {
   for (int64_t i = 0; i < bytes; ++i) sink += static_cast<const uint8_t*>(data)[i];
 }
@@ -140,12 +140,17 @@ inline int64_t Bytes(Dtype dtype) { return kDtypeBytes[static_cast<int32_t>(dtyp
 class HeapPool final : public MemoryPool {
  public:
   Status Allocate(Arena, size_t bytes, void** data) override {
-    *data = ::operator new(bytes);
-    std::memset(*data, 0, bytes);
+    blocks_.push_back(std::make_unique<uint8_t[]>(bytes));
+    *data = blocks_.back().get();
     return Status::Ok();
   }
-  void Free(void* data) override { ::operator delete(data); }
+  void Free(void* data) override {
+    std::erase_if(blocks_, [&](const auto& block) { return block.get() == data; });
+  }
   size_t UsedBytes(Arena) const override { return 0; }
+
+ private:
+  std::vector<std::unique_ptr<uint8_t[]>> blocks_;
 };
 
 class TouchingSession final : public Session, public Gemm, public Attention, public Ops {

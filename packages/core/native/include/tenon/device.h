@@ -134,9 +134,9 @@ class Session {
   virtual Stream stream() { return {}; }
 
   // Brackets the ops of a step. BeginStep gives the views that the ops are to use (on the device; StepView::Rebased); EndStep
-  // ends what is enqueued for it, the download of the results included. `host_step` may be read until EndStep returns,
-  // `host_result` written until WaitStep does. A step that fails in between gets no EndStep, nor is it waited for: the next
-  // BeginStep may use its buffers again.
+  // ends what is enqueued for it, the download of the results included. EndStep follows each BeginStep that returned ok, also
+  // where an op failed in between (then the results are not looked at). `host_step` may be read until EndStep returns,
+  // `host_result` written until WaitStep does.
   virtual Status BeginStep(const StepView& host_step, const ResultView& host_result, StepView* step,
                            ResultView* result) = 0;
   virtual Status EndStep() = 0;

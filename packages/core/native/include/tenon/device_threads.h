@@ -66,14 +66,15 @@ class DeviceThreads {
     if (Thread* completion = completion_.load()) completion->WaitUntilIdle();
   }
 
-  // Ends both threads after what runs; `waiting` gets the jobs that were never run. What does not end within kGrace is
-  // cancelled. False where that does not help within kPatience either: the threads have been abandoned (JobThread::Abandon).
-  bool End(const std::function<void()>& cancel, std::vector<DeviceJob*>* waiting) {
+  // Ends both threads after what runs; `waiting` gets the jobs that were never run. What does not end within `grace` is
+  // cancelled. False where that does not help within `patience` either: the threads have been abandoned (JobThread::Abandon).
+  bool End(const std::function<void()>& cancel, std::vector<DeviceJob*>* waiting,
+           std::chrono::milliseconds grace = kGrace, std::chrono::milliseconds patience = kPatience) {
     const auto start = Thread::Clock::now();
-    bool ended = WaitForEnd(start + kGrace);
+    bool ended = WaitForEnd(start + grace);
     if (!ended) {
       cancel();
-      ended = WaitForEnd(start + kGrace + kPatience);
+      ended = WaitForEnd(start + grace + patience);
     }
     if (ended) {
       *waiting = device_->TakeQueue();

@@ -39,6 +39,7 @@ class Executor {
     int32_t* header = nullptr;  // of the result
     int32_t step_id = 0, num_logit_rows = 0, max_top_logprobs = 0;
     Clock::time_point start;
+    Status status;  // of its ops
   };
 
   // Checks the plan and creates the session. `group` outlives the executor.
@@ -52,8 +53,9 @@ class Executor {
     return Status::Ok();
   }
 
+  // After Cancel a device may still use the workspace: the session knows.
   ~Executor() {
-    if (workspace_ != nullptr) session_->memory().Free(workspace_);
+    if (workspace_ != nullptr && !cancelled_) session_->memory().Free(workspace_);
   }
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
@@ -88,15 +90,17 @@ class Executor {
     TENON_RETURN_IF_ERROR(ResultView::Parse(result_words, num_result_words, host_step, output_bytes, &host_result));
     TENON_RETURN_IF_ERROR(session_->BeginStep(host_step, host_result, &step, &result));
     caller_->BindStep(step, result);
-    TENON_RETURN_IF_ERROR(RunOps(host_step, step, result));
-    TENON_RETURN_IF_ERROR(session_->EndStep());
-    *ticket = {host_result.header, host_step.step_id, host_step.num_logit_rows, host_step.max_top_logprobs, start};
+    Status ran = RunOps(host_step, step, result);
+    Status ended = session_->EndStep();
+    if (!ended.ok()) return ran.ok() ? ended : ran;
+    *ticket = {host_result.header, host_step.step_id, host_step.num_logit_rows, host_step.max_top_logprobs, start, std::move(ran)};
     return Status::Ok();
   }
 
-  // Returns when the results of a step are in the host's buffer.
+  // Returns when the results of a step are in the host's buffer, or with the error that befell it.
   Status Finish(const Ticket& ticket) {
     if (is_asynchronous()) TENON_RETURN_IF_ERROR(session_->WaitStep());
+    if (!ticket.status.ok()) return ticket.status;
     if (cancelled_) return Cancelled();
     const auto now = Clock::now();
     // A step that was enqueued while another ran has computed since that one ended.

@@ -37,7 +37,7 @@ enum class Arena : int32_t { kWeights, kKv, kWorkspace };
 inline constexpr int kNumArenas = 3;
 inline constexpr const char* kArenaNames[kNumArenas] = {"weights", "kv", "workspace"};
 
-// Named arenas of device memory.
+// Named arenas of device memory. What has not been freed goes with the pool.
 class MemoryPool {
  public:
   virtual ~MemoryPool() = default;
