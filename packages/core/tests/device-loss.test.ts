@@ -33,6 +33,8 @@ class Gate {
 
 const untilRed = (engine: TestEngine) =>
   expect.poll(() => engine.client.health().ok, { interval: 1 }).toBe(false);
+const equals = (a: Int32Array, b: Int32Array) =>
+  a.length === b.length && a.every((value, i) => value === b[i]);
 const codeOf = (result: PromiseSettledResult<unknown>) =>
   result.status === 'rejected' ? (result.reason as TenonError).code : 'answered';
 
@@ -288,14 +290,21 @@ describe('any number of losses', () => {
             ),
           );
         }
-        for (const outcome of await Promise.all(outcomes))
-          expect(['answered', 'backend.device-lost', 'request.aborted']).toContain(outcome);
-
+        const ends = await Promise.all(outcomes);
         const begun = engine.begun.flat();
+        for (const [salt, outcome] of ends.entries()) {
+          expect(['answered', 'backend.device-lost', 'request.aborted']).toContain(outcome);
+          if (outcome !== 'backend.device-lost') continue;
+          const prompt = Int32Array.from(promptOf(requests[salt]!.promptLength, salt));
+          const failed = [...engine.given.values()].find(({ promptTokenIds }) =>
+            equals(promptTokenIds, prompt),
+          );
+          expect(begun).toContain(failed!.firstSequenceId);
+        }
         expect(new Set(begun).size).toBe(begun.length);
         for (const ids of engine.begun) {
           for (const priority of [0, 1]) {
-            const ofPriority = ids.filter((id) => engine.priorities.get(id) === priority);
+            const ofPriority = ids.filter((id) => engine.given.get(id)?.priority === priority);
             expect(ofPriority).toEqual(ofPriority.toSorted((a, b) => a - b));
           }
         }

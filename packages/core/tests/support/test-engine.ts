@@ -1,6 +1,6 @@
 import { LogitsProcessors, type NamedProcessor } from '../../src/engine/logits-processors.js';
 import type { BackendFailure } from '../../src/backend/index.js';
-import type { FromCore } from '../../src/engine/core-messages.js';
+import type { CoreRequest, FromCore } from '../../src/engine/core-messages.js';
 import { EngineClient } from '../../src/engine/engine-client.js';
 import { EngineCore } from '../../src/engine/engine-core.js';
 import { deafListener, type CoreLink } from '../../src/engine/link.js';
@@ -38,8 +38,8 @@ export class TestEngine {
   readonly log: string[] = [];
   /** Sequence ids in the order in which each core began them. */
   readonly begun: number[][] = [];
-  /** Of requests that a core was given, by the first of their sequence ids. */
-  readonly priorities = new Map<number, number>();
+  /** Requests that cores were given, by the first of their sequence ids. */
+  readonly given = new Map<number, CoreRequest>();
   model!: HistoryModel;
   /** Ends the core as a crashed thread would. */
   die: (error: TenonError) => void = () => {};
@@ -153,8 +153,7 @@ export class TestEngine {
     this.die = (error) => listener.died(error);
     return {
       send: (message) => {
-        if (message.type === 'add')
-          this.priorities.set(message.request.firstSequenceId, message.request.priority);
+        if (message.type === 'add') this.given.set(message.request.firstSequenceId, message.request);
         core.receive(message);
       },
       listen: (next) => {
