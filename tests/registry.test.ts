@@ -2,7 +2,7 @@
  * The way from this repository to a stranger's application: packages get their versions, are packed, published to a registry, and
  * installed from there by name, by npm and by pnpm. First-party backends go through it as any other does (backends-guide.test.ts).
  */
-import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, realpathSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -68,6 +68,16 @@ describe.each([
 
   it('finds the device, and no other package has to be named', () => {
     expect(tenon('devices')).toContain('cpu:0');
+  });
+
+  // pnpm has a second link to it.
+  it.runIf(manager === 'npm')('says what to do where the addon is missing', () => {
+    const addon = `${realpathSync(join(app, 'node_modules/@tenon/backend-cpu'))}-${process.platform}-${process.arch}`;
+    renameSync(addon, `${addon}-away`);
+    expect(() => tenon('doctor')).toThrow(
+      /backend-cpu-\S+ is not installed; install @tenon\/backend-cpu-\S+, or build it/,
+    );
+    renameSync(`${addon}-away`, addon);
   });
 
   it('serves a model to a client', async () => {

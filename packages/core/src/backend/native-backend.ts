@@ -109,7 +109,8 @@ function findAddon({ packageJson, addon }: NativeBackendOptions, require: NodeJS
   try {
     return require.resolve(`${prebuilt}/${addon}.node`);
   } catch {
-    const remedy = `install ${prebuilt}, or build it, with a C++20 compiler, make and cmake installed: npm explore ${name} -- npm run build:native`;
+    const tools = 'npm install cmake-js node-addon-api node-api-headers';
+    const remedy = `install ${prebuilt}, or build it, with a C++20 compiler, make and cmake: ${tools} && npm explore ${name} -- npm run build:native`;
     throw failure(
       'backend.load-failed',
       `the native addon ${built} does not exist, and ${prebuilt} is not installed; ${remedy}`,
