@@ -1,4 +1,7 @@
-/** Whole models on the CPU against the reference interpreter, value by value: every op, fused and not, f32 and bf16. */
+/**
+ * Whole quantized models on the CPU against the reference interpreter, value by value, fused and not, f32 and bf16: what the
+ * conformance kit (conformance.test.ts) allows for activations of 8 bits, this backend keeps to 16.
+ */
 import { readdirSync } from 'node:fs';
 import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -16,11 +19,9 @@ import {
   type Outputs,
 } from './cpu-plan.js';
 
-const goldens = fileURLToPath(new URL('../../core/tests/goldens/', import.meta.url));
 const ggufs = fileURLToPath(new URL('../../../tests/fixtures/gguf/', import.meta.url));
 // in K formats, scales are rounded: tests/gguf-goldens.test.ts compares those
 const quantized = readdirSync(ggufs).filter((name) => name.endsWith('.gguf') && !name.includes('-K'));
-const models = readdirSync(goldens, { withFileTypes: true }).filter((entry) => entry.isDirectory()).map(({ name }) => name); // prettier-ignore
 const blockSize = 16;
 
 const tokensFrom = (seed: number, count: number): number[] =>
@@ -105,12 +106,10 @@ const numRealTokens = ({ sequences }: PlainStep): number =>
   sequences.reduce((sum, { tokens }) => sum + tokens.length, 0);
 
 /**
- * Errors relative to the largest value of the tensor. Roundings differ in the last place and travel through a few layers of
- * width 64: some hundred eps of f32; of bf16 a flipped rounding is 2^-8 of its value.
+ * Errors relative to the largest value of the tensor. Quantized weights meet rows rounded to 2^-16 of a group's maximum; of bf16 a
+ * flipped rounding is 2^-8 of its value. Unpacked weights would fail in bf16: the reference's are not rounded.
  */
-const tolerances = { f32: 1e-4, bf16: 0.03 };
-/** Quantized weights meet rows rounded to 2^-16 of a group's maximum. Unpacked ones would fail in bf16: the reference's are not rounded. */
-const quantizedTolerances = { f32: 3e-4, bf16: 0.03 };
+const tolerances = { f32: 3e-4, bf16: 0.03 };
 
 function compare(plan: Plan, step: PlainStep, actual: Outputs, expected: Outputs, tolerance: number): void {
   expect(actual.size).toBe(expected.size);
@@ -132,9 +131,7 @@ const variants = (['f32', 'bf16'] as const).flatMap((dtype) => [
   { dtype, fused: false, numThreads: 3 },
 ]);
 
-const paths = [...models.map((name) => `${goldens}${name}`), ...quantized.map((name) => `${ggufs}${name}`)];
-
-for (const path of paths) {
+for (const path of quantized.map((name) => `${ggufs}${name}`)) {
   it.each(variants)(
     `${basename(path)} computes what the reference does ($dtype, fused: $fused)`,
     async (variant) => {
@@ -147,8 +144,8 @@ for (const path of paths) {
       const planner = variant.fused ? group : withoutFusion(group);
       const { plan: built } = await buildPlan(checkpoint.config, variant.dtype as Dtype, planner, limits, checkpoint.locations); // prettier-ignore
       const schemes = built.weights.filter(({ scheme }) => scheme !== undefined);
-      expect(schemes.length > 0).toBe(path.endsWith('.gguf'));
-      const tolerance = (schemes.length > 0 ? quantizedTolerances : tolerances)[variant.dtype];
+      expect(schemes.length).toBeGreaterThan(0);
+      const tolerance = tolerances[variant.dtype];
       expect(built.ops.some(({ op }) => op === 'linear_gated')).toBe(variant.fused);
       const plan = withAllOutputs(built);
       const reference = await openReference(plan, checkpoint);

@@ -1,5 +1,6 @@
 /** The package: its manifest, its entry, and loading it in threads and processes of any kind. */
 import { readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { BackendModule } from '../../../backend/index.js';
 import { readManifest } from '../../../plugins/manifest.js';
@@ -25,7 +26,7 @@ function packageOf({ options }: Kit): PackageUnderTest {
 }
 
 async function manifestIsValid(kit: Kit): Promise<void> {
-  const { folder } = packageOf(kit);
+  const folder = resolve(packageOf(kit).folder);
   const reading = readManifest(folder);
   check(reading !== undefined, `${folder}/package.json has no field tenon.backend`);
   if ('problems' in reading)
