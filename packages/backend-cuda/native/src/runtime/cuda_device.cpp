@@ -115,8 +115,11 @@ Status CudaBackend::Devices(std::vector<tenon::DeviceInfo>* devices) {
 Status CudaBackend::Open(const tenon::OpenOptions& options, std::unique_ptr<tenon::DeviceGroup>* group) {
   std::vector<Gpu> gpus;
   TENON_RETURN_IF_ERROR(FindGpus(&gpus));
-  if (options.device_ids.size() != 1 || options.num_ranks != 1)
-    return Status(StatusCode::kInvalidOption, "the CUDA backend opens one GPU at a time, as a group of one rank");
+  if (options.num_ranks != 1)
+    return Status::Error(StatusCode::kInvalidOption, "the CUDA backend computes on one GPU; a group of %d ranks was asked for", options.num_ranks);
+  if (options.device_ids.size() != 1)
+    return Status::Error(StatusCode::kDeviceNotFound, "a group has one GPU of %zu, from cuda:0 on; %zu were named", gpus.size(),
+                         options.device_ids.size());
   for (const Gpu& gpu : gpus) {
     if (IdOf(gpu.index) != options.device_ids[0]) continue;
     *group = std::make_unique<CudaGroup>(gpu);

@@ -207,7 +207,7 @@ Status CudaSession::Replay(tenon::Graph& graph) {
 }
 
 tenon::SessionCounters CudaSession::counters() const {
-  return {.allocations = pool_.num_allocations() - allocations_at_freeze_, .host_syncs = host_syncs_.load()};
+  return {.allocations = frozen_ ? pool_.num_allocations() - allocations_at_freeze_ : 0, .host_syncs = host_syncs_.load()};
 }
 
 }  // namespace tenon_cuda

@@ -44,7 +44,10 @@ class CudaSession final : public tenon::Session {
   tenon::Status EndCapture(std::unique_ptr<tenon::Graph>* graph) override;
   tenon::Status Replay(tenon::Graph& graph) override;
 
-  void Freeze() override { allocations_at_freeze_ = pool_.num_allocations(); }
+  void Freeze() override {
+    allocations_at_freeze_ = pool_.num_allocations();
+    frozen_ = true;
+  }
   tenon::SessionCounters counters() const override;
 
  private:
@@ -82,7 +85,8 @@ class CudaSession final : public tenon::Session {
   Lane* lane_ = nullptr;    // of the step that is being enqueued
   std::atomic<bool> cancelled_{false};
   std::atomic<uint64_t> host_syncs_{0};
-  uint64_t allocations_at_freeze_ = 0;
+  std::atomic<bool> frozen_{false};
+  std::atomic<uint64_t> allocations_at_freeze_{0};
 };
 
 }  // namespace tenon_cuda
