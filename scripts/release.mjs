@@ -2,7 +2,7 @@
 // without what it needs: other packages, then for each backend its built addon and itself. Versions are those that `changeset version`
 // has written; the registry and the token are npm's (docs/publishing.md).
 //   node scripts/release.mjs [--dry-run]
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -46,13 +46,16 @@ const manifestIn = (tarball) =>
   JSON.parse(execFileSync('tar', ['xzOf', join(out, tarball), 'package/package.json'], { encoding: 'utf8' }));
 
 /** Whether the registry has this very version. */
-const isPublished = ({ name, version }) =>
-  spawnSync('npm', ['view', `${name}@${version}`, 'version'], { encoding: 'utf8' }).stdout.trim() === version;
+function isPublished({ name, version }) {
+  const args = ['view', `${name}@${version}`, 'version'];
+  return new Promise((resolve) =>
+    execFile('npm', args, (_error, stdout) => resolve(stdout.trim() === version)),
+  );
+}
 
-function publish(tarball) {
-  const manifest = manifestIn(tarball);
+function publish(tarball, manifest, isThere) {
   const title = `${manifest.name}@${manifest.version}`;
-  if (isPublished(manifest)) return console.log(`already published: ${title}`);
+  if (isThere) return console.log(`already published: ${title}`);
   const options = isDryRun ? ['--dry-run'] : [];
   execFileSync('npm', ['publish', `./${tarball}`, '--access', 'public', ...options], { cwd: out, stdio: ['ignore', 'ignore', 'inherit'] }); // prettier-ignore
   console.log(`${isDryRun ? 'would publish' : 'published'}: ${title}`);
@@ -60,4 +63,7 @@ function publish(tarball) {
 
 rmSync(out, { recursive: true, force: true });
 mkdirSync(out);
-for (const tarball of publishedFolders().flatMap(pack)) publish(tarball);
+const tarballs = publishedFolders().flatMap(pack);
+const manifests = tarballs.map(manifestIn);
+const published = await Promise.all(manifests.map(isPublished));
+for (const [i, tarball] of tarballs.entries()) publish(tarball, manifests[i], published[i]);

@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { startReleasedRegistry, type ReleasedRegistry } from './released-registry.js';
+import { buildTools, startReleasedRegistry, type ReleasedRegistry } from './released-registry.js';
 import { freePort } from './serve-process.js';
 
 const guide = readFileSync(new URL('../docs/backends.md', import.meta.url), 'utf8');
@@ -18,7 +18,7 @@ const placeFile = join(folder, 'place');
 let registry: ReleasedRegistry;
 
 beforeAll(async () => {
-  registry = await startReleasedRegistry(folder);
+  registry = await startReleasedRegistry(folder, buildTools);
   mkdirSync(join(folder, 'reader'));
   writeFileSync(placeFile, join(folder, 'reader'));
 });

@@ -4,7 +4,7 @@
  */
 import { execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { freePort } from './serve-process.js';
@@ -91,13 +91,14 @@ export async function publishInstalled(
   names: Readonly<Record<string, readonly string[]>>,
 ): Promise<void> {
   const found = Object.entries(names).flatMap(([from, wanted]) => [...productionTree(wanted, from)]);
-  const paths = [...new Set(found)].map((path) => join(repository, path));
-  const out = join(folder, 'third-party');
-  mkdirSync(out, { recursive: true });
-  execFileSync('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', out, ...paths], {
-    env: registry.environment,
+  mkdirSync(join(folder, 'third-party'));
+  const tarballs = [...new Set(found)].map((path, i) => {
+    const tarball = join(folder, 'third-party', `${i}.tgz`);
+    const inPackage = ['--exclude=./node_modules', '--transform=s,^\\.,package,', '.'];
+    execFileSync('tar', ['-I', 'gzip -1', '-cf', tarball, '-C', join(repository, path), ...inPackage]);
+    return tarball;
   });
-  await Promise.all(readdirSync(out).map((tarball) => putPackage(registry, join(out, tarball))));
+  await Promise.all(tarballs.map((tarball) => putPackage(registry, tarball)));
 }
 
 const lock = JSON.parse(readFileSync(join(repository, 'package-lock.json'), 'utf8')) as {

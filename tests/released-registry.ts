@@ -15,16 +15,20 @@ export interface ReleasedRegistry extends LoopbackRegistry {
 }
 
 /** What a backend is built with. */
-const buildTools = ['cmake-js', 'node-addon-api', 'node-api-headers'];
+export const buildTools = ['cmake-js', 'node-addon-api', 'node-api-headers'];
 
-export async function startReleasedRegistry(folder: string): Promise<ReleasedRegistry> {
+/** `others`: packages to have besides, as the CPU backend would resolve them. */
+export async function startReleasedRegistry(
+  folder: string,
+  others: readonly string[] = [],
+): Promise<ReleasedRegistry> {
   const release = join(folder, 'release');
   copyForRelease(release);
   const registry = await startRegistry(join(folder, 'registry'));
   const { dependencies } = JSON.parse(readFileSync(join(release, 'packages/core/package.json'), 'utf8'));
   await publishInstalled(registry, folder, {
     'packages/core': Object.keys(dependencies),
-    'packages/backend-cpu': buildTools,
+    'packages/backend-cpu': others,
   });
   const run: ReleasedRegistry['run'] = (cwd, command, ...args) =>
     runCommand(cwd, registry.environment, command, args);
