@@ -179,7 +179,7 @@ function stopOnSignals(
 ): void {
   let isStopping = false;
   const onSignal = (signal: NodeJS.Signals): void => {
-    if (isStopping) process.exit(signal === 'SIGINT' ? 130 : 143);
+    if (isStopping) exit(signal === 'SIGINT' ? 130 : 143, logger);
     isStopping = true;
     void stop(app, timeoutMs, logger, signal, statLoggers);
   };
