@@ -2,17 +2,9 @@
 #pragma once
 
 #include <array>
-#include <chrono>
-#include <memory>
-#include <mutex>
-#include <string>
-#include <utility>
-#include <vector>
 
 #include "collective.h"
-#include "memory.h"
 #include "negotiate.h"
-#include "settings.h"
 #include "sim_session.h"
 
 namespace tenon_backend_template {

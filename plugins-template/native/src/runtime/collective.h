@@ -2,11 +2,6 @@
 // and no thread of the host waits.
 #pragma once
 
-#include <chrono>
-#include <memory>
-#include <utility>
-#include <vector>
-
 #include "collectives.h"
 #include "launch.h"
 #include "link.h"

@@ -3,9 +3,6 @@
 #pragma once
 
 #include <memory>
-#include <string>
-#include <utility>
-#include <vector>
 
 #include "faults.h"
 #include "memory.h"

@@ -1,8 +1,6 @@
 // What the device can run: the answers to core's questions about the ops of a model.
 #pragma once
 
-#include <string>
-
 #include "operands.h"
 #include "tenon/device.h"
 

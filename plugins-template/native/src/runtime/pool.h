@@ -4,7 +4,6 @@
 #include <array>
 #include <atomic>
 #include <map>
-#include <utility>
 
 #include "memory.h"
 #include "tenon/interfaces.h"

@@ -1,17 +1,6 @@
-// What the environment says about the simulated device, and the ways in which it can want to be scheduled.
-//
-//   TENON_SIM_MODE                    which device it plays: see Modes()
-//   TENON_SIM_MEMORY                  MiB of each device; 256 if unset
-//   TENON_SIM_LATENCY_US              from enqueueing work to its beginning; 50 if unset
-//   TENON_SIM_COLLECTIVE_TIMEOUT_MS   how long a rank waits for the others; 10000 if unset
-//   TENON_SIM_FAULT                   see faults.h
-//
-// A real backend has one mode: keep its SchedulingConstraints, delete the rest.
+// What the environment says about the simulated device (README.md lists the variables), and the ways in which it can want to be
+// scheduled. A real backend has one mode: keep its SchedulingConstraints, delete the rest.
 #pragma once
-
-#include <cstdlib>
-#include <string>
-#include <vector>
 
 #include "faults.h"
 #include "tenon/device.h"

@@ -4,8 +4,6 @@
 // Params are copied into the work, with addresses that device code may follow: what they point to (step, attrs) is the caller's.
 #pragma once
 
-#include <algorithm>
-
 #include "add.h"
 #include "attention.h"
 #include "embedding.h"

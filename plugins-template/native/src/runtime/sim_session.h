@@ -2,19 +2,10 @@
 // on another thread, waits for that.
 #pragma once
 
-#include <algorithm>
-#include <atomic>
-#include <memory>
 #include <set>
-#include <utility>
-#include <vector>
 
-#include "launch.h"
-#include "pool.h"
 #include "settings.h"
 #include "sim_ops.h"
-#include "tenon/device.h"
-#include "tenon/host_sampler.h"
 #include "weights.h"
 
 namespace tenon_backend_template {
@@ -60,11 +51,10 @@ class SimSession final : public tenon::Session {
   Status BeginStep(const tenon::StepView& host_step, const tenon::ResultView& host_result, tenon::StepView* step,
                    tenon::ResultView* result) override {
     TENON_RETURN_IF_ERROR(CheckShape(host_step));
-    void *step_data = nullptr, *result_data = nullptr;
-    TENON_RETURN_IF_ERROR(Fit(host_step.size_words(), step_, &large_step_, &step_data));
-    TENON_RETURN_IF_ERROR(Fit(host_result.size_words(), result_, &large_result_, &result_data));
-    *step = host_step.Rebased(static_cast<const int32_t*>(step_data));
-    *result = host_result.Rebased(static_cast<int32_t*>(result_data));
+    TENON_RETURN_IF_ERROR(step_.Fit(host_step.size_words(), pool_));
+    TENON_RETURN_IF_ERROR(result_.Fit(host_result.size_words(), pool_));
+    *step = host_step.Rebased(step_.data);
+    *result = host_result.Rebased(result_.data);
     host_result_ = host_result;
     device_result_ = *result;
 
@@ -72,7 +62,7 @@ class SimSession final : public tenon::Session {
     if (host_step.num_tokens > 0) EnqueueFaults();
     std::vector<int32_t> staged(host_step.words(), host_step.words() + host_step.size_words());
     Launch upload(launcher_, "upload");
-    auto* words = static_cast<int32_t*>(step_data);
+    int32_t* words = step_.data;
     upload.In(words, static_cast<int64_t>(staged.size()));
     return upload.Run([this, staged = std::move(staged), words, on_device = upload.In(*step)] {
       std::copy(staged.begin(), staged.end(), words);
@@ -126,36 +116,32 @@ class SimSession final : public tenon::Session {
   }
 
  private:
-  // A place on the device for steps or results. One is enough for each, as work is done in order.
+  // A place on the device for steps or results. One is enough for each, as work is done in order. It grows for rare steps with lists
+  // of tokens; what it was before stays for work that is under way.
   struct Buffer {
-    void* data = nullptr;
-    size_t words = 0;
+    int32_t* data = nullptr;
+    size_t size = 0;
+    Status Fit(size_t words, SimPool& pool) {
+      if (words <= size) return Status::Ok();
+      void* larger = nullptr;
+      size = std::max(words, 2 * size);
+      TENON_RETURN_IF_ERROR(pool.Allocate(tenon::Arena::kWorkspace, size * sizeof(int32_t), &larger));
+      data = static_cast<int32_t*>(larger);
+      return Status::Ok();
+    }
   };
-  // Logprobs per row that the buffer for results has room for; more are rare.
-  static constexpr size_t kPlainLogprobs = 20;
+  static constexpr size_t kPlainLogprobs = 20;  // per row; more are rare
 
   Status AllocateBuffers() {
-    const auto allocate = [this](size_t words, void** data) { return pool_.Allocate(tenon::Arena::kWorkspace, words * 4, data); };
     const tenon::PlanLimits& limits = plan_.limits;
     int32_t head_dim = 0;
     for (const tenon::PlanKvLayer& layer : plan_.kv_layers) head_dim = std::max(head_dim, layer.head_dim);
     void* scratch = nullptr;
-    TENON_RETURN_IF_ERROR(allocate(static_cast<size_t>(limits.max_model_len + head_dim), &scratch));
+    const auto scratch_bytes = static_cast<size_t>(limits.max_model_len + head_dim) * sizeof(float);
+    TENON_RETURN_IF_ERROR(pool_.Allocate(tenon::Arena::kWorkspace, scratch_bytes, &scratch));
     ops_.set_scratch(scratch);
-    step_.words = tenon::StepView::MaxPlainWords(limits);
-    result_.words = tenon::kResultHeaderWords + static_cast<size_t>(limits.max_logit_rows) * (3 + 2 * kPlainLogprobs);
-    TENON_RETURN_IF_ERROR(allocate(step_.words, &step_.data));
-    return allocate(result_.words, &result_.data);
-  }
-
-  // A place for `words`: the plain buffer, or a larger one that grows for steps with lists of tokens.
-  Status Fit(size_t words, const Buffer& plain, Buffer* large, void** data) {
-    if (words > std::max(plain.words, large->words)) {
-      large->words = 2 * words;
-      TENON_RETURN_IF_ERROR(pool_.Allocate(tenon::Arena::kWorkspace, large->words * 4, &large->data));
-    }
-    *data = words <= plain.words ? plain.data : large->data;
-    return Status::Ok();
+    TENON_RETURN_IF_ERROR(step_.Fit(tenon::StepView::MaxPlainWords(limits), pool_));
+    return result_.Fit(tenon::kResultHeaderWords + static_cast<size_t>(limits.max_logit_rows) * (3 + 2 * kPlainLogprobs), pool_);
   }
 
   // Steps are of the shapes that the device has kernels for; core pads them. A new shape is compiled.
@@ -170,9 +156,8 @@ class SimSession final : public tenon::Session {
   }
 
   void EnqueueFaults() {
-    static std::atomic<int64_t> num_steps{0};  // of the process: a fault strikes once, also where the model is loaded again
     const bool is_warmup = constraints_.warmup && !frozen_;
-    const int64_t number = is_warmup ? 0 : ++num_steps;
+    const int64_t number = is_warmup ? 0 : ++num_steps_;
     stream_.Enqueue([this, is_warmup, number] {
       return settings_.faults.Strike(is_warmup ? "warmup" : "step", [this] { return stream_.cancelled(); }, number);
     });
@@ -188,9 +173,10 @@ class SimSession final : public tenon::Session {
   SimOps ops_;
   std::vector<Matrix> matrices_;
   std::vector<KvLayer> kv_layers_;
-  Buffer step_, large_step_, result_, large_result_;
+  Buffer step_, result_;
   tenon::ResultView host_result_, device_result_;  // of the step being enqueued
   std::set<int32_t> compiled_;                     // token counts of steps so far
+  int64_t num_steps_ = 0;                          // after the warm-up
   std::atomic<bool> frozen_{false};
   std::atomic<uint64_t> num_compiles_{0}, allocations_at_freeze_{0};
 };

@@ -1,10 +1,7 @@
 // From the checkpoint to the device: reads each weight, brings it into the layout that kernels read, and enqueues its copy.
 #pragma once
 
-#include <algorithm>
 #include <cstring>
-#include <utility>
-#include <vector>
 
 #include "launch.h"
 #include "pool.h"
