@@ -72,7 +72,7 @@ class WeightUploader {
       row.Read(*part.format, source.Row(part, n), matrix->k, scheme);
       for (int64_t k = 0; k < matrix->k; ++k) {
         values[static_cast<size_t>(matrix->ValueAt(n, k))] = static_cast<int8_t>(row.quants()[k] - scheme.zero);
-        scales[static_cast<size_t>(matrix->ScaleAt(n, k))] = tenon::formats_internal::F16ToF32(row.scales()[k / Matrix::kGroupSize]);
+        scales[static_cast<size_t>(matrix->ScaleAt(n, k))] = tenon::F16ToF32(row.scales()[k / Matrix::kGroupSize]);
       }
     }
     void* on_device = nullptr;

@@ -272,6 +272,9 @@ inline constexpr std::array kFormats = {
 
 }  // namespace formats_internal
 
+// For scales and minima of weight schemes (GroupedRow), which are f16.
+using formats_internal::F16ToF32;
+
 // By way of the integers of at most kSuperBlock elements at a time.
 inline void CheckpointFormat::Dequantize(const uint8_t* src, int64_t num_blocks, float* dst) const {
   if (!IsGrouped()) return convert(src, num_blocks, dst);
