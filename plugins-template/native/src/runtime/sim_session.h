@@ -124,9 +124,9 @@ class SimSession final : public tenon::Session {
     Status Fit(size_t words, SimPool& pool) {
       if (words <= size) return Status::Ok();
       void* larger = nullptr;
-      size = std::max(words, 2 * size);
-      TENON_RETURN_IF_ERROR(pool.Allocate(tenon::Arena::kWorkspace, size * sizeof(int32_t), &larger));
+      TENON_RETURN_IF_ERROR(pool.Allocate(tenon::Arena::kWorkspace, std::max(words, 2 * size) * sizeof(int32_t), &larger));
       data = static_cast<int32_t*>(larger);
+      size = std::max(words, 2 * size);
       return Status::Ok();
     }
   };
