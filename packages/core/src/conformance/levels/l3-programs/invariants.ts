@@ -2,6 +2,7 @@
  * What must not change an answer, so that no oracle is needed: pieces of a prompt, shared or permuted pages, other sequences,
  * padding. Equal to the bit where the backend claims `batchInvariant`.
  */
+import type { Dtype } from '../../../backend/index.js';
 import { notApplicable, skip, type ConformanceCase } from '../../case.js';
 import type { Kit } from '../../kit.js';
 import type { LegalStep, WantedSizes } from '../../legal-steps.js';
@@ -27,20 +28,32 @@ const checks: Readonly<Record<string, { readonly sizes: WantedSizes; readonly ch
 };
 
 export function invariantCases(): ConformanceCase[] {
-  const cases = Object.entries(checks).flatMap(([name, { sizes, check }]) =>
-    ['llama', 'mistral'].map((family): ConformanceCase => ({
-      name: `L3/${family}/${name}`,
-      run: (kit) => withRun(kit, family, sizes, check),
-    })),
-  );
+  const inType = (name: string, family: string, dtype?: Dtype): ConformanceCase => ({
+    name: `L3/${family}/${name}${dtype === undefined ? '' : `/${dtype}`}`,
+    run: (kit) => withRun(kit, family, checks[name]!.sizes, checks[name]!.check, dtype),
+  });
+  // in f32 too: roundings to 16 bits hide differences of the last place
+  const cases = Object.keys(checks).flatMap((name) => [
+    inType(name, 'llama'),
+    inType(name, 'mistral'),
+    inType(name, 'llama', 'f32'),
+  ]);
   const verify = (): Promise<void> =>
     notApplicable('core has no speculative decoding yet: verify = sequential is not tested');
   return [...cases, { name: 'L3/speculation/verify-equals-sequential', run: async () => verify() }];
 }
 
-export async function withRun(kit: Kit, family: string, sizes: WantedSizes, check: Check): Promise<void> {
+/** In the device's preferred type, if none is given. */
+export async function withRun(
+  kit: Kit,
+  family: string,
+  sizes: WantedSizes,
+  check: Check,
+  dtype: Dtype = kit.device.preferredDtype,
+): Promise<void> {
+  kit.requireDtype(dtype);
   const checkpoint = await writeModel(kit, familyOf(family));
-  const run = await TinyRun.open(kit, checkpoint, kit.device.preferredDtype, sizes);
+  const run = await TinyRun.open(kit, checkpoint, dtype, sizes);
   await check(run, kit);
   await run.close();
 }
