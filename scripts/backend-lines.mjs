@@ -1,6 +1,6 @@
-// What a backend costs in lines: those of the template, file by file, and what adding a backend changes in this repository, as git says
-// it of a copy in which `tenon plugin create` has added one. Ends with status 1 where the template is over its limit, or a line
-// outside of the new backend's folder has changed.
+// What a backend costs in lines: those of the template, file by file, blank ones not counted, and what adding a backend changes in
+// this repository, as git says it of a copy in which `tenon plugin create` has added one. Ends with status 1 where the template is
+// over its limit, or a line outside of the new backend's folder has changed.
 //   node scripts/backend-lines.mjs        needs `npm run build`
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -23,7 +23,10 @@ function templateFiles() {
     .filter((path) => !/^plugins-template\/(examples|tests)\//.test(path));
 }
 
-const linesOf = (path) => readFileSync(join(root, path), 'utf8').split('\n').length - 1;
+const linesOf = (path) =>
+  readFileSync(join(root, path), 'utf8')
+    .split('\n')
+    .filter((line) => line.trim() !== '').length;
 
 function countTemplate() {
   const files = templateFiles().map((path) => ({ path, lines: linesOf(path) }));
