@@ -11,11 +11,13 @@ const template: FaultyBackend = {
   folder: templateFolder,
   device: 'template',
   variable: 'TENON_SIM_FAULT',
+  stepSeconds: '5',
 };
 const faulty: FaultyBackend = {
   folder: fileURLToPath(new URL('fixtures/faulty-backend', import.meta.url)),
   device: 'faulty',
   variable: 'FAULTY',
+  stepSeconds: '1',
 };
 const oneAtATime = ['--max-num-seqs', '1'];
 const restarts = [...oneAtATime, '--restart-on-device-loss'];
@@ -100,7 +102,6 @@ async function expectGoingOn(backend: FaultyBackend, fault: string, code: string
 }
 
 const unusable = 'config.device-unusable';
-const noTime = 'no answer for 1 s';
 
 describe.concurrent('the null backend', () => {
   // Waits more than others, so it begins first.
@@ -126,10 +127,10 @@ describe.concurrent('the null backend', () => {
       'step:lost@1,load:hang@2,load:fail@3,load:oom@4',
       ['no progress for 2 s', 'does not take the model', 'out of memory'],
     ],
-    ['step:hang@1,warmup:hang@2,warmup:lost@3', [noTime, 'fell off the bus']],
+    ['step:hang@1,warmup:hang@2,warmup:lost@3', ['no answer for 1 s', 'fell off the bus']],
     [
       'step:lost@1,probe:hang@2,load:exit@2,load:throw@3',
-      ['did not end within 3 s', 'exited with code 3', 'driver bug'],
+      ['did not end within 5 s', 'exited with code 3', 'driver bug'],
     ],
     [
       'step:lost@1,warmup:exit@2,warmup:throw@3,warmup:oom@4',
@@ -203,7 +204,7 @@ describe.concurrent('the simulated accelerator', () => {
       unusable,
       'tenon-backend-template 0.1.0 is probe-failed: it was ended by SIGSEGV in devices()',
     ],
-    ['probe:hang', 2, unusable, 'it did not end within 3 s; the time was up in devices()'],
+    ['probe:hang', 2, unusable, 'it did not end within 5 s; the time was up in devices()'],
     ['probe:exit', 2, unusable, 'it ended the process with exit code 3 in devices()'],
     ['probe:throw', 2, unusable, 'is probe-failed: the simulated driver threw'],
     ['load:fail', 1, 'backend.load-failed', 'the simulated device refuses to load'],
@@ -212,7 +213,7 @@ describe.concurrent('the simulated accelerator', () => {
     ['load:crash', 'SIGSEGV', undefined, ''],
     ['warmup:lost', 1, 'backend.device-lost', 'warm-up with a step of '],
     ['warmup:oom', 1, 'backend.out-of-memory', 'warm-up with a step of '],
-    ['warmup:hang', 1, 'backend.device-lost', noTime],
+    ['warmup:hang', 1, 'backend.device-lost', 'no answer for 5 s'],
     ['warmup:crash', 'SIGSEGV', undefined, ''],
   ])('with %s ends the start with %s', (fault, end, code, message) =>
     expectNoStart(template, fault, end, code, message),

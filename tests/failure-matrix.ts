@@ -13,6 +13,8 @@ export interface FaultyBackend {
   readonly folder: string;
   readonly device: string;
   readonly variable: string;
+  /** `--step-timeout` where a step hangs: longer than any other takes on a busy machine. */
+  readonly stepSeconds: string;
 }
 
 export interface Outcome {
@@ -54,7 +56,7 @@ export async function serveFaulty(
   const port = await freePort();
   const startMs = performance.now();
   const options = ['--device', backend.device, '--plugin', backend.folder, '--port', String(port), ...args];
-  const limits = limitsFor(faults);
+  const limits = limitsFor(backend, faults);
   const child = spawn(process.execPath, [tenon, 'serve', ...limits.options, ...options], {
     env: {
       ...process.env,
@@ -107,14 +109,17 @@ export async function serveFaulty(
 }
 
 /** Short only where something hangs: a busy machine is slow. */
-function limitsFor(faults: string): { readonly options: readonly string[]; readonly probeSeconds: string } {
+function limitsFor(
+  { stepSeconds }: FaultyBackend,
+  faults: string,
+): { readonly options: readonly string[]; readonly probeSeconds: string } {
   const seconds = (fault: RegExp, short: string): string => (fault.test(faults) ? short : '30');
   return {
     options: [
       '--load-timeout', seconds(/load:hang/, '2'),
-      '--step-timeout', seconds(/(step|warmup):hang/, '1'),
+      '--step-timeout', seconds(/(step|warmup):hang/, stepSeconds),
     ], // prettier-ignore
-    probeSeconds: seconds(/probe:hang/, '3'),
+    probeSeconds: seconds(/probe:hang/, '5'),
   };
 }
 
