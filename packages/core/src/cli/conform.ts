@@ -1,7 +1,7 @@
 /** `tenon conform`: runs the conformance kit on a backend. Ends with status 1 where a case fails. */
 import { existsSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 
 import type { BackendModule } from '../backend/index.js';
 import type { ConformanceOptions, ConformanceReport, Level, PackageUnderTest } from '../conformance/index.js';
@@ -9,6 +9,7 @@ import { TenonError } from '../errors.js';
 import { discoverBackends, type Candidate } from '../plugins/discover.js';
 import { loadBackendModule } from '../plugins/load-backend.js';
 import { readJson } from '../plugins/manifest.js';
+import { superviseCases, type ChildMessage } from './conform-process.js';
 import { progressOfCases } from './progress.js';
 
 interface ConformOptions {
@@ -21,6 +22,7 @@ interface ConformOptions {
   readonly json?: boolean;
   readonly output?: string;
   readonly list?: boolean;
+  readonly from?: string;
 }
 
 export function conformCommand(): Command {
@@ -35,24 +37,42 @@ export function conformCommand(): Command {
     .option('--output <file>', 'write the report (conformance.json) there')
     .option('--json', 'print the report as JSON')
     .option('--list', 'print the names of the cases, and run none')
+    .addOption(new Option('--from <n>', 'cases that another process has run').hideHelp())
     .action(conform);
 }
 
 async function conform(options: ConformOptions): Promise<void> {
-  const { listCases, runConformance } = await import('../conformance/index.js');
+  const { listCases } = await import('../conformance/index.js');
   const chosen = caseOptions(options);
   const cases = listCases(chosen);
   if (cases.length === 0)
     throw invalid('no case has these --level, --op and --case; see tenon conform --list');
   if (options.list === true) return print(cases.map(({ name }) => name));
-  const found = await findBackend(options);
+  if (process.send !== undefined) return runAsChild(options, chosen);
+  // what is wrong with the options is said here, not by the child
+  findBackend(options);
   const progress = await progressOfCases(cases.length);
-  const report = await runConformance(found.module, { ...chosen, ...found.options }, (event) => {
-    if (event.type === 'case-start') progress.show(event.name);
-    if (event.type === 'case-end') progress.end(event.result.outcome === 'failed');
-  }).finally(() => progress.stop());
+  const report = await superviseCases(chosen, cases, progress).finally(() => progress.stop());
   await tell(report, options);
 }
+
+/** Runs the cases from `--from` on, and sends what happens to the process that watches. */
+async function runAsChild(options: ConformOptions, chosen: ConformanceOptions): Promise<void> {
+  const { runConformance } = await import('../conformance/index.js');
+  const found = findBackend(options);
+  const from = Number(options.from ?? 0);
+  const report = await runConformance(await found.load(), { ...chosen, ...found.options, from }, (event) =>
+    send({ event }),
+  );
+  await new Promise<void>((resolve) =>
+    process.send!({ speeds: report.speeds } satisfies ChildMessage, () => resolve()),
+  );
+  // what a backend has left running does not keep the process from ending
+  setTimeout(() => process.exit(), 2000).unref();
+  process.disconnect();
+}
+
+const send = (message: ChildMessage): void => void process.send!(message);
 
 async function tell(report: ConformanceReport, options: ConformOptions): Promise<void> {
   const { textReport } = await import('../conformance/index.js');
@@ -83,16 +103,16 @@ function parseLevels(text: string): Level[] {
 }
 
 interface FoundBackend {
-  readonly module: BackendModule;
+  readonly load: () => Promise<BackendModule>;
   readonly options: { readonly package?: PackageUnderTest; readonly deviceId?: string };
 }
 
-/** In a backend's own folder, that is the one. `reference` is core's own. */
-async function findBackend({ backend: wanted, plugin }: ConformOptions): Promise<FoundBackend> {
+/** Runs no code of it. In a backend's own folder, that is the one. `reference` is core's own. */
+function findBackend({ backend: wanted, plugin }: ConformOptions): FoundBackend {
   const [id] = wanted?.split(':') ?? [];
   const options = wanted?.includes(':') === true ? { deviceId: wanted } : {};
   if (id === 'reference')
-    return { module: (await import('../conformance/index.js')).referenceBackend, options };
+    return { load: async () => (await import('../conformance/index.js')).referenceBackend, options };
   const plugins = plugin.length > 0 || !isBackendFolder('.') ? plugin : [resolve('.')];
   const candidates = discoverBackends({ plugins, root: process.cwd(), env: process.env });
   const usable = candidates.filter(
@@ -102,7 +122,7 @@ async function findBackend({ backend: wanted, plugin }: ConformOptions): Promise
   const { packageName, entry, folder } = chosen.manifest!;
   const other = usable.find((each) => each.id !== chosen.id);
   const tested = { folder, entry, otherEntry: other?.manifest!.entry };
-  return { module: await loadBackendModule(packageName, entry), options: { ...options, package: tested } };
+  return { load: () => loadBackendModule(packageName, entry), options: { ...options, package: tested } };
 }
 
 const isBackendFolder = (folder: string): boolean => {

@@ -13,7 +13,7 @@ export { StepReader } from '../program/reference/step-reader.js';
 export { sampleRow, uniform, type SampleResult, type SampleRow } from '../program/reference/sample.js';
 export type { ConformanceCase, Level, WorstElement } from './case.js';
 export type { KernelSpeed, PackageUnderTest } from './kit.js';
-export type { ConformanceReport, LevelSummary } from './report.js';
+export { makeReport, type ConformanceReport, type LevelSummary, type TestedBackend } from './report.js';
 export {
   listCases,
   runConformance,

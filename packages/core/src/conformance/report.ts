@@ -1,9 +1,10 @@
 /** `conformance.json`: what was found, for discovery (`level`), for a backend's authors, and for its README. */
 import { arch, cpus, platform, totalmem } from 'node:os';
+import type { BackendInfo, DeviceInfo } from '../backend/index.js';
 import { backendApi } from '../plugins/backend-api.js';
 import { tenonVersion } from '../version.js';
 import { levelNames, type Level, type WorstElement } from './case.js';
-import type { KernelSpeed, Kit } from './kit.js';
+import type { KernelSpeed } from './kit.js';
 import type { CaseResult, ConformanceOptions } from './run-conformance.js';
 
 export const reportSchema = 1;
@@ -55,12 +56,18 @@ export interface ConformanceReport {
   readonly speeds: readonly KernelSpeed[];
 }
 
+export interface TestedBackend {
+  readonly info: BackendInfo;
+  readonly device: DeviceInfo;
+}
+
 export function makeReport(
-  { backend, device, speeds }: Pick<Kit, 'backend' | 'device' | 'speeds'>,
+  { info, device }: TestedBackend,
   options: ConformanceOptions,
   results: readonly CaseResult[],
+  speeds: readonly KernelSpeed[],
 ): ConformanceReport {
-  const { id, owner, version, runtime } = backend.info;
+  const { id, owner, version, runtime } = info;
   const complete = options.op === undefined && options.case === undefined;
   const levels = summarize(results);
   return {

@@ -10,7 +10,7 @@ import {
 } from './case.js';
 import { Kit, type PackageUnderTest } from './kit.js';
 import { allCases } from './levels/index.js';
-import { makeReport, type ConformanceReport } from './report.js';
+import { makeReport, type ConformanceReport, type TestedBackend } from './report.js';
 
 export interface ConformanceOptions {
   /** Random numbers of all cases follow from it. Default: 1. */
@@ -28,6 +28,8 @@ export interface ConformanceOptions {
   /** Default: 60. */
   readonly caseTimeoutSeconds?: number;
   readonly host?: Host;
+  /** Cases to leave out at the beginning: those that another process has run. */
+  readonly from?: number;
 }
 
 /** How a case ended. `not-applicable`: it does not concern this backend. */
@@ -43,7 +45,7 @@ export interface CaseResult {
 }
 
 export type ConformanceEvent =
-  | { readonly type: 'start'; readonly numCases: number }
+  | { readonly type: 'start'; readonly numCases: number; readonly tested: TestedBackend }
   | { readonly type: 'case-start'; readonly name: string; readonly index: number }
   | { readonly type: 'case-end'; readonly result: CaseResult; readonly index: number };
 
@@ -73,17 +75,20 @@ export async function runConformance(
 ): Promise<ConformanceReport> {
   const { seed = 1, deviceId, host, caseTimeoutSeconds = 60 } = options;
   const cases = listCases(options);
+  const { from = 0 } = options;
   const kit = await Kit.create(module, { seed, deviceId, package: options.package, ...(host && { host }) });
-  onEvent({ type: 'start', numCases: cases.length });
+  const { backend, device } = kit;
+  onEvent({ type: 'start', numCases: cases.length, tested: { info: backend.info, device } });
   const results: CaseResult[] = [];
   try {
     for (const [index, each] of cases.entries()) {
+      if (index < from) continue;
       onEvent({ type: 'case-start', name: each.name, index });
       const result = await runCase(kit, each, 1000 * caseTimeoutSeconds);
       results.push(result);
       onEvent({ type: 'case-end', result, index });
     }
-    return makeReport(kit, options, results);
+    return makeReport({ info: backend.info, device }, options, results, kit.speeds);
   } finally {
     await kit.close();
   }

@@ -24,7 +24,7 @@ export interface StepResult {
 export interface RunnerOptions {
   /** Whether recurring shapes bear a capture key. */
   readonly capture?: boolean;
-  /** What fails the case where a step does. */
+  /** A step that takes longer fails the case. Default: a minute. */
   readonly stepTimeoutMs?: number;
 }
 
@@ -132,8 +132,8 @@ export class StepRunner {
   }
 
   async close(): Promise<void> {
-    await this.executable.close();
     const { fallbacks = 0 } = this.executable.counters?.() ?? {};
+    await this.executable.close();
     if (fallbacks > 0) fail(`${fallbacks} ops ran elsewhere than negotiation said (counters().fallbacks)`);
   }
 

@@ -37,6 +37,14 @@ it('names the worst element and the command that repeats the case, and ends with
   expect(stdout).toContain(`tenon conform --backend null --plugin ${plugin} --case '${name}' --seed 3`);
 });
 
+it('goes on behind a case in which the backend ends the process', async () => {
+  const args = ['conform', '--plugin', plugin, '--backend', 'null', '--case', 'L3/llama/f32/*'];
+  const { status, stdout } = await tenon(args, { env: { NULL_FAULT: 'crash' } }).ended;
+  expect(status).toBe(1);
+  for (const name of ['reference', 'unfused'])
+    expect(stdout).toContain(`FAILED L3/llama/f32/${name}\n  the backend ended the process with exit code`);
+});
+
 it('lists cases, and says what it does not understand', async () => {
   const list = await tenon(['conform', '--list', '--op', 'kv_write']).ended;
   expect(list.stdout.trim().split('\n')).toContain('L1/kv_write/only-named-slots');

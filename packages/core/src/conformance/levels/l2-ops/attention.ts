@@ -3,7 +3,6 @@ import type { Dtype, PlanLimits } from '../../../backend/index.js';
 import type { Value } from '../../../program/graph-builder.js';
 import type { ConformanceCase } from '../../case.js';
 import { checkOp, type OpCheck, type Tolerance } from '../../check-op.js';
-import { limitsFor } from '../../legal-steps.js';
 import type { OpProgram } from '../../op-program.js';
 import type { PlainSequence } from '../../plain-step.js';
 import type { Random } from '../../random.js';
@@ -160,21 +159,16 @@ function chunkCases(): ConformanceCase[] {
 
 /** With a window of one token the result is that token's value as the cache holds it, rounded to its type and no more. */
 function exactReads(): ConformanceCase[] {
-  return programDtypes.map((dtype): ConformanceCase => ({
-    name: `L2/kv_write/${dtype}/exact`,
-    op: 'kv_write',
-    run: async (kit) => {
-      const { constraints } = await kit.group();
-      const { maxSeqs } = limitsFor(constraints, { tokens: 40, seqs: 2, length: 24 }, 64);
-      await checkOp(kit, {
-        op: 'kv_write',
-        dtype,
-        record: (p) => recordAttention(p, { ...small, slidingWindow: 1 }, dtype),
-        sizes: { tokens: 40, seqs: maxSeqs, length: 24 },
-        steps: growingBatch([17, 20]),
-        // its weight is 1, up to the division by itself
-        tolerance: { magnitude: 'row', factor: 2 },
-      });
-    },
-  }));
+  return programDtypes.map((dtype): ConformanceCase => {
+    const spec: OpCheck = {
+      op: 'kv_write',
+      dtype,
+      record: (p) => recordAttention(p, { ...small, slidingWindow: 1 }, dtype),
+      sizes: { tokens: 40, seqs: 2, length: 24 },
+      steps: growingBatch([17, 20]),
+      // its weight is 1, up to the division by itself
+      tolerance: { magnitude: 'row', factor: 2 },
+    };
+    return { name: `L2/kv_write/${dtype}/exact`, op: 'kv_write', run: (kit) => checkOp(kit, spec) };
+  });
 }
