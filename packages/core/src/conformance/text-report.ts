@@ -78,7 +78,7 @@ function speedLines({ speeds }: ConformanceReport): string[] {
     `${Math.round(100 * fraction)} % of the ${of}`,
   ]);
   const note =
-    'speeds (of this machine as it was; copy bandwidth is that of add, the linear rate that of the prompt’s)';
+    'speeds of this machine as it was (copy bandwidth: add; linear rate: its best; what stays in caches may exceed both)';
   return ['', note, ...alignColumns(rows)];
 }
 
