@@ -172,7 +172,11 @@ function readRegistry(env: DiscoverOptions['env']): Registry {
   const names = readJson(file)?.['plugins'];
   if (Array.isArray(names) && names.every((name) => typeof name === 'string')) return { file, names };
   const reason = 'it does not hold { "plugins": ["<package or folder>"] }';
-  return { file, names: [], problem: { name: file, source: 'registry', reason, remedy: 'mend or remove it' } };
+  return {
+    file,
+    names: [],
+    problem: { name: file, source: 'registry', reason, remedy: 'mend or remove it' },
+  };
 }
 
 /** The nearest folder upwards with a package.json. */

@@ -60,7 +60,10 @@ function chatChoice(job: ChatJob, sequence: CompletionOutput): unknown {
 }
 
 /** Content is null where there are calls and nothing else. */
-function answered(job: ChatJob, text: string): { content: string | null; tool_calls?: ToolCall[]; hasCalls: boolean } {
+function answered(
+  job: ChatJob,
+  text: string,
+): { content: string | null; tool_calls?: ToolCall[]; hasCalls: boolean } {
   const echoed = echoOf(job);
   if (job.toolCalling === undefined) return { content: echoed + text, hasCalls: false };
   const reader = new ToolCallReader(job.toolCalling);
@@ -110,7 +113,9 @@ export class ChatStream implements AnswerStream {
     this.#buffer = new DeltaBuffer(job.answer.streamInterval);
     const { toolCalling, params } = job;
     this.#readers =
-      toolCalling === undefined ? [] : Array.from({ length: params.n }, () => new ToolCallReader(toolCalling));
+      toolCalling === undefined
+        ? []
+        : Array.from({ length: params.n }, () => new ToolCallReader(toolCalling));
   }
 
   onOutput(_promptIndex: number, output: RequestOutput, writer: SseWriter): void {
