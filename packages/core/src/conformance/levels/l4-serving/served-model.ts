@@ -97,9 +97,9 @@ export class ServedModel {
 
 /** Prompts that share beginnings, and every kind of sampling. */
 export function randomRequest(random: Random): ServedRequest {
-  const shared = [7, 3, 5, 3, 9, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54];
-  const prefix = random.below(3) === 0 ? shared.slice(0, random.below(shared.length)) : [];
-  const prompt = [...prefix, ...random.ints(1 + random.below(24), 96)];
+  const shared = Array.from({ length: 36 }, (_, i) => (i * 7 + 3) % 96);
+  const prefix = shared.slice(0, random.pick([0, 0, 10, 36]));
+  const prompt = [...prefix, ...random.ints(1 + random.below(12), 96)];
   const maybe = <T>(value: T): T | undefined => (random.below(4) === 0 ? value : undefined);
   const params = {
     maxTokens: 1 + random.below(14),
