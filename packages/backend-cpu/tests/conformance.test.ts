@@ -1,7 +1,7 @@
 /** The conformance kit on the CPU backend, as `tenon conform` runs it: package, memory, ops, programs, serving. */
 import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
-import backend from '@tenon/backend-cpu';
+import backend from '../src/index.js';
 import { runConformance, textReport } from '../../core/src/conformance/index.js';
 
 const folder = fileURLToPath(new URL('..', import.meta.url));
