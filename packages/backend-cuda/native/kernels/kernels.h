@@ -62,11 +62,11 @@ struct AttentionParams {
   int32_t num_heads;
   float scale, soft_cap;   // soft_cap 0: none
   int32_t sliding_window;  // 0: none
-  int32_t max_model_len;   // no sequence is ever longer: decides where splits begin
+  int32_t max_model_len;   // no sequence is ever longer
   void* y;                 // [T, num_heads * head_dim] of kv.type
   void* scratch;           // AttentionScratchBytes
 };
-// For partial results of split sequences; for the largest step there may be.
+// For the largest step there may be; 0 today: partial results stay in shared memory.
 size_t AttentionScratchBytes(int32_t max_tokens, int32_t max_seqs, int32_t max_seq_len, int32_t num_heads, int32_t head_dim);
 Launch Attention(const AttentionParams& params, cudaStream_t stream);
 

@@ -20,6 +20,8 @@ __global__ void QkvKernel(QkvParams p) {
   const KvLayer& kv = p.kv;
   const int heads = p.num_heads + 2 * kv.num_kv_heads, head_dim = kv.head_dim;
   const int64_t item = int64_t{blockIdx.x} * kWarpsPerBlock + threadIdx.x / 32;
+  LetNextStart();
+  WaitForPrevious();
   if (item >= p.rows * heads) return;
   const int lane = threadIdx.x % 32, head = static_cast<int>(item % heads);
   const int64_t token = item / heads;
@@ -62,11 +64,74 @@ __global__ void QkvKernel(QkvParams p) {
   for (int d = p.rotary_dim + lane; d < head_dim; d += 32) store(d, value(d));
 }
 
+// The same for heads whose halves rotate as a whole: kLanes = head_dim / 8 lanes per (token, head), four elements of each half in a lane.
+template <typename Q, typename C, int kLanes>
+__global__ void __launch_bounds__(32 * kWarpsPerBlock) WholeQkvKernel(QkvParams p) {
+  constexpr int kDim = kLanes * 8, kHalf = kDim / 2;
+  const KvLayer& kv = p.kv;
+  const int heads = p.num_heads + 2 * kv.num_kv_heads;
+  const int64_t item = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kLanes;
+  const int head = static_cast<int>(item % heads), d = static_cast<int>(threadIdx.x) % kLanes * 4;
+  const int64_t token = item / heads;
+  const bool exists = item < p.rows * heads, is_query = head < p.num_heads, is_key = !is_query && head < p.num_heads + kv.num_kv_heads;
+  const int slot = exists && !is_query ? p.slot_mapping[token] : 0;
+  LetNextStart();
+  WaitForPrevious();
+  float a[4] = {}, b[4] = {};
+  if (exists) {
+    LoadFloats(a, p.qkv + item * kDim + d);
+    LoadFloats(b, p.qkv + item * kDim + kHalf + d);
+  }
+  const float* norm = is_query ? p.q_norm : is_key ? p.k_norm : nullptr;
+  if (p.q_norm != nullptr || p.k_norm != nullptr) {
+    float squares = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) squares += a[i] * a[i] + b[i] * b[i];
+#pragma unroll
+    for (int offset = kLanes / 2; offset > 0; offset /= 2) squares += __shfl_xor_sync(0xffffffffu, squares, offset);
+    if (norm != nullptr) {
+      const float scale = rsqrtf(squares / static_cast<float>(kDim) + p.eps);
+      float low[4], high[4];
+      LoadFloats(low, norm + d);
+      LoadFloats(high, norm + kHalf + d);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        a[i] *= scale * low[i];
+        b[i] *= scale * high[i];
+      }
+    }
+  }
+  if (!exists || slot < 0) return;
+  if (is_query || is_key) {
+    float cos[4], sin[4];
+    LoadFloats(cos, p.cos_sin + token * kDim + d);
+    LoadFloats(sin, p.cos_sin + token * kDim + kHalf + d);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float first = a[i] * cos[i] - b[i] * sin[i];
+      b[i] = b[i] * cos[i] + a[i] * sin[i];
+      a[i] = first;
+    }
+  }
+  if (is_query) {
+    Q* q = static_cast<Q*>(p.q) + (token * p.num_heads + head) * kDim + d;
+    StoreFloats(q, a);
+    StoreFloats(q + kHalf, b);
+    return;
+  }
+  const int kv_head = head - p.num_heads - (is_key ? 0 : kv.num_kv_heads);
+  C* to = CacheRow<C>(is_key ? kv.k : kv.v, kv, slot, kv_head) + d;
+  StoreFloats(to, a);
+  StoreFloats(to + kHalf, b);
+}
+
 // One warp per (token, KV head) copies k and v.
 template <typename K, typename V, typename C>
 __global__ void KvWriteKernel(KvWriteParams p) {
   const KvLayer& kv = p.kv;
   const int64_t item = int64_t{blockIdx.x} * kWarpsPerBlock + threadIdx.x / 32;
+  LetNextStart();
+  WaitForPrevious();
   if (item >= p.rows * kv.num_kv_heads) return;
   const int slot = p.slot_mapping[item / kv.num_kv_heads], head = static_cast<int>(item % kv.num_kv_heads);
   if (slot < 0) return;
@@ -89,8 +154,16 @@ Launch QkvRopeKvWrite(const QkvParams& p, cudaStream_t stream) {
   if (warps == 0) return cudaSuccess;
   return WithType(p.q_type, [&](auto q) {
     return WithType(p.kv.type, [&](auto c) {
-      QkvKernel<decltype(q), decltype(c)><<<Blocks(warps), 32 * kWarpsPerBlock, 0, stream>>>(p);
-      return cudaGetLastError();
+      using Q = decltype(q);
+      using C = decltype(c);
+      const bool whole = p.interleaved == 0 && p.rotary_dim == p.kv.head_dim;
+      const auto launch = [&](auto* kernel, int lanes) {
+        return LaunchEarly(kernel, dim3(Blocks((warps * lanes + 31) / 32)), dim3(32 * kWarpsPerBlock), 0, stream, p);
+      };
+      if (whole && p.kv.head_dim == 64) return launch(WholeQkvKernel<Q, C, 8>, 8);
+      if (whole && p.kv.head_dim == 128) return launch(WholeQkvKernel<Q, C, 16>, 16);
+      if (whole && p.kv.head_dim == 256) return launch(WholeQkvKernel<Q, C, 32>, 32);
+      return launch(QkvKernel<Q, C>, 32);
     });
   });
 }
@@ -101,8 +174,7 @@ Launch KvWrite(const KvWriteParams& p, cudaStream_t stream) {
   return WithType(p.k_type, [&](auto k) {
     return WithType(p.v_type, [&](auto v) {
       return WithType(p.kv.type, [&](auto c) {
-        KvWriteKernel<decltype(k), decltype(v), decltype(c)><<<Blocks(warps), 32 * kWarpsPerBlock, 0, stream>>>(p);
-        return cudaGetLastError();
+        return LaunchEarly(KvWriteKernel<decltype(k), decltype(v), decltype(c)>, dim3(Blocks(warps)), dim3(32 * kWarpsPerBlock), 0, stream, p);
       });
     });
   });

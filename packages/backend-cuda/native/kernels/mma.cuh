@@ -18,6 +18,9 @@ __device__ __forceinline__ void CopyAsync16(void* shared, const void* global, bo
   const int bytes = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(SharedAddress(shared)), "l"(global), "r"(bytes));
 }
+__device__ __forceinline__ void CopyAsync16(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(SharedAddress(shared)), "l"(global));
+}
 __device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_group;\n"); }
 // Until all but the newest `kPending` committed groups of this thread have arrived.
 template <int kPending>

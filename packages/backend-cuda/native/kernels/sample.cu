@@ -1,38 +1,16 @@
 // The `sample` op: what it computes, step by step, is said in core's src/program/reference/sample.ts; the numbers below are its steps.
 //
-// A block per logit row. Its passes over the vocabulary read coalesced; nothing is sorted: the k-th largest value and the value where
-// top-p ends are found digit by digit (radix selection on the ordered bits of floats). Weights exp(x - max) are integers in units of
-// 2^-44, so that their sums are exact, in whatever order they are added, and a token depends on nothing but its row.
-#include <climits>
-
-#include "types.cuh"
+// A cluster of kRanks blocks takes a row (from Hopper on; elsewhere one block), each block a slice of the vocabulary, which it keeps in
+// shared memory where it fits. Greedy rows without more wishes read their logits once and end. Nothing is sorted: the k-th largest value and
+// the value where top-p ends are found digit by digit (SelectFromTop), with histograms added up over the cluster. Weights exp(x - max) are integers
+// in units of 2^-44, so that their sums are exact, in whatever order they are added, and a token depends on nothing but its row.
+// Blocks of a cluster take the same branches: what they branch on is the same in all of them.
+#include "sample.cuh"
 
 namespace tenon_cuda {
 namespace {
 
-constexpr int kThreads = 1024;
-constexpr int kWarps = kThreads / 32;
-constexpr int kDigits = 256;
-constexpr int kTile = 1024;      // ids whose weights are summed together when a token is picked
-constexpr int kMaxTiles = 2048;  // vocabularies of up to two million
-constexpr double kWeightUnit = 17592186044416.0;  // 2^44
-
 constexpr int kModeSample = 1, kModeGreedy = 2, kModeTarget = 4, kModeProcessed = 8;
-
-__device__ __forceinline__ float MinusInfinity() { return __int_as_float(0xff800000); }
-__device__ __forceinline__ float NoNan(float x) { return x == x ? x : MinusInfinity(); }
-
-// Order of floats as unsigned integers.
-__device__ __forceinline__ uint32_t Key(float x) {
-  const uint32_t bits = __float_as_uint(x);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-__device__ __forceinline__ float FromKey(uint32_t key) {
-  return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
-}
-__device__ __forceinline__ uint64_t Weight(float x, float max) {
-  return static_cast<uint64_t>(exp(static_cast<double>(x) - static_cast<double>(max)) * kWeightUnit + 0.5);
-}
 
 __device__ uint64_t Mix(uint64_t z) {
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
@@ -44,117 +22,9 @@ __device__ double Uniform(uint64_t seed, int position) {
   return static_cast<double>(z >> 11) / 9007199254740992.0;
 }
 
-struct Shared {
-  union {
-    unsigned long long sums[kMaxTiles];  // by digit, or by tile
-    int counts[kDigits];
-    double doubles[kWarps];
-    struct {
-      float value[kWarps];
-      int id[kWarps];
-    } best;
-  };
-  unsigned long long wanted;
-  uint32_t prefix;
-  int count;
-  int token;
-  float value;
-};
-
-// All threads of the block call these, and all get the answer.
-
-struct Best {
-  float value;
-  int id;
-};
-// The largest value and its lowest id, of candidate(i), i < n.
-template <typename F>
-__device__ Best BlockArgmax(Shared& s, int64_t n, F&& candidate) {
-  Best best{MinusInfinity(), INT_MAX};
-  const auto take = [&](float value, int id) {
-    if (value > best.value || (value == best.value && id < best.id)) best = {value, id};
-  };
-  for (int64_t i = threadIdx.x; i < n; i += kThreads) take(candidate(i), static_cast<int>(i));
-  for (int offset = 16; offset > 0; offset /= 2) {
-    const float value = __shfl_xor_sync(0xffffffffu, best.value, offset);
-    const int id = __shfl_xor_sync(0xffffffffu, best.id, offset);
-    take(value, id);
-  }
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) {
-    s.best.value[threadIdx.x / 32] = best.value;
-    s.best.id[threadIdx.x / 32] = best.id;
-  }
-  __syncthreads();
-  best = {s.best.value[0], s.best.id[0]};
-  for (int w = 1; w < kWarps; ++w) take(s.best.value[w], s.best.id[w]);
-  __syncthreads();
-  if (best.id >= n) best.id = 0;
-  return best;
-}
-
-// Σ of term(i), added in the same order in every run.
-template <typename F>
-__device__ double BlockSum(Shared& s, int64_t n, F&& term) {
-  double sum = 0;
-  for (int64_t i = threadIdx.x; i < n; i += kThreads) sum += term(i);
-  for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) s.doubles[threadIdx.x / 32] = sum;
-  __syncthreads();
-  double total = 0;
-  for (int w = 0; w < kWarps; ++w) total += s.doubles[w];
-  __syncthreads();
-  return total;
-}
-
-// The largest value v for which the terms of all elements ≥ v add up to `wanted` or more (the smallest value where they never do), found
-// from the highest digit on; and what those > v add up to. term(x) is an integer, 0 for what does not count.
-template <typename F>
-__device__ float SelectFromTop(Shared& s, const float* x, int64_t n, unsigned long long wanted, unsigned long long* above, F&& term) {
-  uint32_t prefix = 0, mask = 0;
-  unsigned long long before = 0;
-  for (int shift = 24; shift >= 0; shift -= 8) {
-    for (int i = threadIdx.x; i < kDigits; i += kThreads) s.sums[i] = 0;
-    __syncthreads();
-    for (int64_t i = threadIdx.x; i < n; i += kThreads) {
-      const uint32_t key = Key(x[i]);
-      if ((key & mask) != prefix) continue;
-      const unsigned long long amount = term(x[i]);
-      if (amount != 0) atomicAdd(&s.sums[key >> shift & 0xff], amount);
-    }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-      unsigned long long sum = before;
-      int digit = kDigits - 1, last = -1;
-      for (; digit >= 0; --digit) {
-        if (s.sums[digit] == 0) continue;
-        last = digit;
-        if (sum + s.sums[digit] >= wanted) break;
-        sum += s.sums[digit];
-      }
-      if (digit < 0) {  // all of them are less than wanted: the lowest there is
-        digit = last < 0 ? 0 : last;
-        sum -= s.sums[digit];
-      }
-      s.prefix = prefix | static_cast<uint32_t>(digit) << shift;
-      s.wanted = sum;
-    }
-    __syncthreads();
-    prefix = s.prefix;
-    before = s.wanted;
-    mask |= 0xffu << shift;
-    __syncthreads();
-  }
-  *above = before;
-  return FromKey(prefix);
-}
-
 struct Row {
-  int index;     // in the step
+  int index;  // in the step
   int mode, slot, position;
-  float* work;      // [vocab]
-  uint32_t* counts;  // [vocab]
 };
 
 __device__ const int32_t* List(const int32_t* offsets, const int32_t* values, int row, int* size) {
@@ -162,215 +32,250 @@ __device__ const int32_t* List(const int32_t* offsets, const int32_t* values, in
   return *size == 0 ? nullptr : values + offsets[row];
 }
 
-// Steps 2 and 3.
-__device__ void MaskAndBias(const SampleParams& p, const float* logits, const Row& row) {
+// fn(i) for the tokens of a list that are in the slice.
+template <typename F>
+__device__ void ForListed(const Slice& slice, const int32_t* tokens, int size, F&& fn) {
+  for (int n = threadIdx.x; n < size; n += kThreads) {
+    const int i = tokens[n] - slice.begin;
+    if (i >= 0 && i < slice.size) fn(i, n);
+  }
+}
+
+// Steps 2 and 3, of the logits in the slice.
+__device__ void MaskAndBias(Slice& slice, const SampleParams& p, const float* logits, const Row& row) {
   const SampleStep& step = p.step;
+  float* x = slice.x;
   int size;
   const int32_t* allowed = List(step.allowed_offsets, step.allowed_tokens, row.index, &size);
-  for (int64_t i = threadIdx.x; i < p.vocab; i += kThreads) row.work[i] = allowed == nullptr ? NoNan(logits[i]) : MinusInfinity();
-  __syncthreads();
-  for (int i = threadIdx.x; i < size; i += kThreads) row.work[allowed[i]] = NoNan(logits[allowed[i]]);
-  __syncthreads();
+  if (size > 0) {
+    for (int i = threadIdx.x; i < slice.size; i += kThreads) x[i] = MinusInfinity();
+    __syncthreads();
+    ForListed(slice, allowed, size, [&](int i, int) { x[i] = NoNan(logits[slice.begin + i]); });
+    __syncthreads();
+  }
   const int32_t* suppressed = List(step.suppress_offsets, step.suppress_tokens, row.index, &size);
-  for (int i = threadIdx.x; i < size; i += kThreads) row.work[suppressed[i]] = MinusInfinity();
+  ForListed(slice, suppressed, size, [&](int i, int) { x[i] = MinusInfinity(); });
   const int32_t* words = List(step.bad_words_offsets, step.bad_words, row.index, &size);
   if (threadIdx.x == 0 && size > 0) {
     const int length = p.state.history_lengths[row.slot], prompt = p.state.prompt_lengths[row.slot];
     const int32_t* output = p.state.history + static_cast<int64_t>(row.slot) * p.state.max_model_len + prompt;
     for (int at = 0; at < size; at += words[at] + 1) {
       const int word = words[at], begin = length - prompt - (word - 1);
-      bool ends = begin >= 0;
+      bool ends = begin >= 0 && word > 0;
       for (int i = 0; ends && i < word - 1; ++i) ends = output[begin + i] == words[at + 1 + i];
-      if (ends) row.work[words[at + word]] = MinusInfinity();
+      const int i = word > 0 ? words[at + word] - slice.begin : -1;
+      if (ends && i >= 0 && i < slice.size) x[i] = MinusInfinity();
     }
   }
   __syncthreads();
   const int32_t* biased = List(step.bias_offsets, step.bias_tokens, row.index, &size);
   const float* values = size > 0 ? step.bias_values + step.bias_offsets[row.index] : nullptr;
-  for (int i = threadIdx.x; i < size; i += kThreads) atomicAdd(&row.work[biased[i]], values[i]);
+  ForListed(slice, biased, size, [&](int i, int n) { atomicAdd(&x[i], values[n]); });
   __syncthreads();
 }
 
 // Step 4. counts: how often a token is in the output; the highest bit, that it is in the prompt.
-__device__ void Penalize(const SampleParams& p, const Row& row) {
+__device__ void Penalize(Slice& slice, const SampleParams& p, const Row& row) {
   const float presence = p.step.presence_penalty[row.index], frequency = p.step.frequency_penalty[row.index];
   const float repetition = p.step.repetition_penalty[row.index];
   if (presence == 0 && frequency == 0 && repetition == 1) return;
   const int length = p.state.history_lengths[row.slot], prompt = p.state.prompt_lengths[row.slot];
   const int32_t* history = p.state.history + static_cast<int64_t>(row.slot) * p.state.max_model_len;
-  for (int64_t i = threadIdx.x; i < p.vocab; i += kThreads) row.counts[i] = 0;
+  for (int i = threadIdx.x; i < slice.size; i += kThreads) slice.counts[i] = 0;
   __syncthreads();
-  for (int i = threadIdx.x; i < length; i += kThreads) {
-    if (history[i] < 0 || history[i] >= p.vocab) continue;
-    if (i < prompt) atomicOr(&row.counts[history[i]], 0x80000000u);
-    else atomicAdd(&row.counts[history[i]], 1u);
-  }
+  ForListed(slice, history, length, [&](int i, int n) {
+    if (n < prompt) atomicOr(&slice.counts[i], 0x80000000u);
+    else atomicAdd(&slice.counts[i], 1u);
+  });
   __syncthreads();
-  for (int64_t i = threadIdx.x; i < p.vocab; i += kThreads) {
-    if (row.counts[i] == 0) continue;
-    const uint32_t count = row.counts[i] & 0x7fffffffu;
-    float value = row.work[i];
+  for (int i = threadIdx.x; i < slice.size; i += kThreads) {
+    if (slice.counts[i] == 0) continue;
+    const uint32_t count = slice.counts[i] & 0x7fffffffu;
+    float value = slice.x[i];
     if (repetition != 1) value = value > 0 ? __fdiv_rn(value, repetition) : __fmul_rn(value, repetition);
     if (count > 0) {
       value = __fsub_rn(value, __fmul_rn(frequency, static_cast<float>(count)));
       value = __fsub_rn(value, presence);
     }
-    row.work[i] = value;
+    slice.x[i] = value;
   }
   __syncthreads();
 }
 
 // Steps 7 to 9: what is not kept becomes -inf.
-__device__ void KeepTokens(Shared& s, const SampleParams& p, const Row& row, float max) {
+__device__ void KeepTokens(Shared& s, Slice& slice, const SampleParams& p, const Row& row, float max) {
   const float min_p = p.step.min_p[row.index], top_p = p.step.top_p[row.index];
   const int top_k = p.step.top_k[row.index];
-  float* x = row.work;
+  float* x = slice.x;
   if (min_p > 0) {
-    for (int64_t i = threadIdx.x; i < p.vocab; i += kThreads)
-      if (exp(static_cast<double>(x[i]) - static_cast<double>(max)) < min_p) x[i] = MinusInfinity();
+    // the exact function decides near the limit alone
+    const float limit = max + logf(min_p), near = 1e-3f + 1e-5f * fabsf(limit);
+    for (int i = threadIdx.x; i < slice.size; i += kThreads) {
+      if (x[i] > limit + near) continue;
+      if (x[i] < limit - near || exp(static_cast<double>(x[i]) - static_cast<double>(max)) < min_p) x[i] = MinusInfinity();
+    }
     __syncthreads();
   }
-  unsigned long long above;
   if (top_k > 0 && top_k < p.vocab) {
-    const float threshold = SelectFromTop(s, x, p.vocab, static_cast<unsigned long long>(top_k), &above,
-                                          [](float v) { return v > MinusInfinity() ? 1ull : 0ull; });
-    for (int64_t i = threadIdx.x; i < p.vocab; i += kThreads)
-      if (x[i] < threshold) x[i] = MinusInfinity();
+    const Selected selected = SelectFromTop(s, slice, max, [x](int i) { return x[i] > MinusInfinity(); }, [](float) { return 1ull; },
+                                            [top_k](unsigned long long) { return static_cast<unsigned long long>(top_k); });
+    for (int i = threadIdx.x; i < slice.size; i += kThreads)
+      if (x[i] < selected.value) x[i] = MinusInfinity();
     __syncthreads();
   }
   if (top_p >= 1) return;
-  const auto weight = [max](float v) { return v > MinusInfinity() ? static_cast<unsigned long long>(Weight(v, max)) : 0ull; };
-  if (threadIdx.x == 0) s.wanted = 0;
-  __syncthreads();
-  unsigned long long mine = 0;
-  for (int64_t i = threadIdx.x; i < p.vocab; i += kThreads) mine += weight(x[i]);
-  atomicAdd(&s.wanted, mine);
-  __syncthreads();
-  const double share = static_cast<double>(s.wanted) * static_cast<double>(top_p);
-  __syncthreads();
-  const auto wanted = static_cast<unsigned long long>(ceil(share));
-  const float last = SelectFromTop(s, x, p.vocab, wanted < 1 ? 1 : wanted, &above, weight);
+  const Selected selected = SelectFromTop(s, slice, max, [](int) { return true; }, [max](float v) { return static_cast<unsigned long long>(Weight(v, max)); },
+                                          [top_p](unsigned long long total) {
+                                            return static_cast<unsigned long long>(ceil(static_cast<double>(total) * static_cast<double>(top_p)));
+                                          });
   // Of those that equal the last value, as many as are needed, lower ids first.
-  const unsigned long long each = max == last ? Weight(max, max) : weight(last);
-  const unsigned long long missing = wanted > above ? wanted - above : 1;
+  const unsigned long long each = Weight(selected.value, max), missing = selected.wanted - selected.above;
   const unsigned long long needed = each == 0 ? 1 : (missing + each - 1) / each;
-  if (threadIdx.x == 0) s.count = 0;
-  __syncthreads();
-  for (int64_t begin = 0; begin < p.vocab; begin += kThreads) {
-    const int64_t i = begin + threadIdx.x;
-    const bool equal = i < p.vocab && x[i] == last;
-    if (i < p.vocab && x[i] < last) x[i] = MinusInfinity();
-    if (__syncthreads_or(equal) == 0) continue;
-    // rare: ids in order, by warps
-    for (int w = 0; w < kWarps; ++w) {
-      if (threadIdx.x / 32 == w) {
-        const unsigned ballot = __ballot_sync(0xffffffffu, equal);
-        const int before = s.count + __popc(ballot & ((1u << threadIdx.x % 32) - 1));
-        if (equal && static_cast<unsigned long long>(before) >= needed) x[i] = MinusInfinity();
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) s.count += __popc(ballot);
-      }
-      __syncthreads();
-    }
-  }
+  InOrder(s, slice, [&](int i) { return x[i] == selected.value; },
+          [&](int i, unsigned long long n) {
+            if (n >= needed) x[i] = MinusInfinity();
+          });
+  for (int i = threadIdx.x; i < slice.size; i += kThreads)
+    if (x[i] < selected.value) x[i] = MinusInfinity();
   __syncthreads();
 }
 
 // Step 10.
-__device__ int PickToken(Shared& s, const SampleParams& p, const Row& row, float max, double u) {
-  const float* x = row.work;
+__device__ int PickToken(Shared& s, Slice& slice, float max, double u) {
+  const float* x = slice.x;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int num_tiles = static_cast<int>((p.vocab + kTile - 1) / kTile);
-  const auto weight = [&](int64_t i) { return i < p.vocab && x[i] > MinusInfinity() ? Weight(x[i], max) : 0; };
-  for (int tile = warp; tile < num_tiles; tile += kWarps) {
-    uint64_t sum = 0;
-    for (int i = lane; i < kTile; i += 32) sum += weight(static_cast<int64_t>(tile) * kTile + i);
-    for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-    if (lane == 0) s.sums[tile] = sum;
-  }
+  const int each = (slice.size + kWarps * 32 - 1) / (kWarps * 32) * 32, begin = min(warp * each, slice.size), end = min(begin + each, slice.size);
+  uint64_t sum = 0;
+  for (int i = begin + lane; i < end; i += 32) sum += Weight(x[i], max);
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+  if (lane == 0) s.warp_sums[warp] = sum;
+  if (threadIdx.x == 0) s.token = 0;
+  SyncCluster();
+  const int parts = slice.ranks * kWarps;
+  if (threadIdx.x < parts) s.all_sums[threadIdx.x] = OfRank(s.warp_sums, threadIdx.x / kWarps)[threadIdx.x % kWarps];
   __syncthreads();
-  if (warp == 0) {
-    uint64_t total = 0;
-    for (int tile = lane; tile < num_tiles; tile += 32) total += s.sums[tile];
-    for (int offset = 16; offset > 0; offset /= 2) total += __shfl_xor_sync(0xffffffffu, total, offset);
-    const double wanted = u * static_cast<double>(total);
-    uint64_t sum = 0;
-    int tile = 0, last = -1;
-    for (; tile < num_tiles; ++tile) {
-      if (s.sums[tile] > 0) last = tile;
-      if (static_cast<double>(sum + s.sums[tile]) > wanted) break;
-      sum += s.sums[tile];
+  // every warp finds the part; its own warp finds the token
+  uint64_t total = 0;
+  for (int part = lane; part < parts; part += 32) total += s.all_sums[part];
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) total += __shfl_xor_sync(0xffffffffu, total, offset);
+  const double wanted = u * static_cast<double>(total);
+  uint64_t before = 0;
+  int chosen = -1, last = 0;
+  for (int group = 0; group < parts && chosen < 0; group += 32) {
+    const uint64_t own = s.all_sums[group + lane];
+    uint64_t prefix = own;
+#pragma unroll
+    for (int offset = 1; offset < 32; offset *= 2) {
+      const uint64_t other = __shfl_up_sync(0xffffffffu, prefix, offset);
+      if (lane >= offset) prefix += other;
     }
-    if (tile == num_tiles) {  // rounding leaves none: the last that is kept
-      tile = last < 0 ? 0 : last;
-      sum = 0;
+    const unsigned found = __ballot_sync(0xffffffffu, own > 0 && static_cast<double>(before + prefix) > wanted), present = __ballot_sync(0xffffffffu, own > 0);
+    if (present != 0) last = group + 31 - __clz(present);
+    if (found != 0) {
+      chosen = group + __ffs(found) - 1;
+      before += __shfl_sync(0xffffffffu, prefix - own, chosen - group);
+    } else {
+      before += __shfl_sync(0xffffffffu, prefix, 31);
     }
-    int token = -1, kept = -1;
-    for (int begin = 0; begin < kTile && token < 0; begin += 32) {
-      const int64_t i = static_cast<int64_t>(tile) * kTile + begin + lane;
-      uint64_t prefix = weight(i);
-      const unsigned present = __ballot_sync(0xffffffffu, prefix > 0);
+  }
+  const bool none = chosen < 0;  // rounding leaves none: the last that is kept
+  if (none) chosen = last;
+  if (chosen == slice.rank * kWarps + warp) {
+    int token = -1, kept = begin;
+    for (int at = begin; at < end && token < 0; at += 32) {
+      const uint64_t own = at + lane < end ? Weight(x[at + lane], max) : 0;
+      uint64_t prefix = own;
+#pragma unroll
       for (int offset = 1; offset < 32; offset *= 2) {
         const uint64_t other = __shfl_up_sync(0xffffffffu, prefix, offset);
         if (lane >= offset) prefix += other;
       }
-      const unsigned found = __ballot_sync(0xffffffffu, static_cast<double>(sum + prefix) > wanted) & present;
-      if (found != 0) token = tile * kTile + begin + __ffs(found) - 1;
-      if (present != 0) kept = tile * kTile + begin + 31 - __clz(present);
-      sum += __shfl_sync(0xffffffffu, prefix, 31);
+      const unsigned found = __ballot_sync(0xffffffffu, !none && own > 0 && static_cast<double>(before + prefix) > wanted), present = __ballot_sync(0xffffffffu, own > 0);
+      if (present != 0) kept = at + 31 - __clz(present);
+      if (found != 0) token = at + __ffs(found) - 1;
+      before += __shfl_sync(0xffffffffu, prefix, 31);
     }
-    if (lane == 0) s.token = token >= 0 ? token : kept;
+    if (lane < slice.ranks) *OfRank(&s.token, lane) = slice.begin + (token >= 0 ? token : kept);
   }
-  __syncthreads();
+  SyncCluster();
   return s.token;
 }
 
-// Of `values`, as `numLogprobs` and the mode of the row ask.
-__device__ void WriteLogprobs(Shared& s, const SampleParams& p, const float* values, const Row& row, int token) {
-  const SampleStep& step = p.step;
-  const int wanted = step.num_logprobs[row.index], top = step.max_top_logprobs;
-  const int subject = row.mode & kModeTarget ? step.targets[row.index] : token;
-  float logprob = 0;
-  int rank = 0, listed = 0;
-  if (wanted >= 0) {
-    const auto value = [values](int64_t i) { return NoNan(values[i]); };
-    const float max = BlockArgmax(s, p.vocab, value).value;
-    const bool finite = isfinite(max);
-    const double sum = !finite ? 1 : BlockSum(s, p.vocab, [&](int64_t i) { return exp(static_cast<double>(value(i)) - static_cast<double>(max)); });
-    const double log_sum = log(sum);
-    const auto logprob_of = [&](float v) {
-      if (!finite) return v == -MinusInfinity() ? 0.f : MinusInfinity();
-      return static_cast<float>(static_cast<double>(v) - static_cast<double>(max) - log_sum);
-    };
-    if (subject >= 0 && subject < p.vocab) {
-      const float own = value(subject);
-      logprob = logprob_of(own);
-      rank = 1 + static_cast<int>(BlockSum(s, p.vocab, [&](int64_t i) { return value(i) > own ? 1. : 0.; }));
+// Entries first... of the row's top list, in descending value, the lower id first among equals: kBatch at a time. A batch begins behind `last`.
+template <typename F>
+__device__ void WriteTopList(Shared& s, Slice& slice, float max, int wanted, int32_t* ids, float* logprobs, F&& logprob_of) {
+  const float* x = slice.x;
+  Entry last{-MinusInfinity(), -1};
+  for (int done = 0; done < wanted; done += kBatch) {
+    const int count = min(kBatch, wanted - done);
+    const auto is_behind = [&](int i) { return x[i] < last.value || (x[i] == last.value && slice.begin + i > last.id); };
+    const Selected selected = SelectFromTop(s, slice, max, is_behind, [](float) { return 1ull; },
+                                            [count](unsigned long long) { return static_cast<unsigned long long>(count); });
+    if (threadIdx.x == 0) s.listed = 0;
+    SyncCluster();
+    // the larger ones to the list of rank 0, where each finds its place; then those that equal the last value, by id
+    const int larger = static_cast<int>(selected.above);
+    for (int i = threadIdx.x; i < slice.size; i += kThreads) {
+      if (x[i] <= selected.value || !is_behind(i)) continue;
+      const int at = atomicAdd(OfRank(&s.listed, 0), 1);
+      OfRank(s.list, 0)[at] = {x[i], slice.begin + i};
     }
-    listed = static_cast<int>(min(static_cast<int64_t>(min(wanted, top)), p.vocab));
-    Best last{-MinusInfinity(), -1};
-    for (int k = 0; k < listed; ++k) {
-      // the best of those behind the last one
-      Best best = BlockArgmax(s, p.vocab, [&](int64_t i) {
-        const float v = value(i);
-        return v < last.value || (v == last.value && i > last.id) ? v : MinusInfinity();
-      });
-      if (best.value == MinusInfinity()) {
-        // all that are left are -inf: in the order of ids, behind the last of them
-        int id = last.value == MinusInfinity() ? last.id + 1 : 0;
-        while (id < p.vocab && value(id) != MinusInfinity()) ++id;
-        best = {MinusInfinity(), id};
-      }
-      last = best;
-      if (threadIdx.x == 0) {
-        step.top_ids[static_cast<int64_t>(row.index) * top + k] = best.id;
-        step.top_logprobs[static_cast<int64_t>(row.index) * top + k] = logprob_of(best.value);
-      }
+    InOrder(s, slice, [&](int i) { return x[i] == selected.value && is_behind(i); },
+            [&](int i, unsigned long long n) {
+              if (n >= static_cast<unsigned long long>(count - larger)) return;
+              const int at = larger + static_cast<int>(n);
+              ids[done + at] = slice.begin + i;
+              logprobs[done + at] = logprob_of(x[i]);
+              if (at == count - 1)
+                for (int r = 0; r < slice.ranks; ++r) *OfRank(&s.last, r) = {x[i], slice.begin + i};
+            });
+    SyncCluster();
+    last = s.last;
+    for (int n = threadIdx.x; slice.rank == 0 && n < larger; n += kThreads) {
+      const Entry own = s.list[n];
+      int at = 0;
+      for (int i = 0; i < larger; ++i) at += s.list[i].value > own.value || (s.list[i].value == own.value && s.list[i].id < own.id) ? 1 : 0;
+      ids[done + at] = own.id;
+      logprobs[done + at] = logprob_of(own.value);
     }
+    SyncCluster();
   }
+}
+
+// Of the values in the slice, as `numLogprobs` and the mode of the row ask.
+__device__ void WriteLogprobs(Shared& s, Slice& slice, const SampleParams& p, const Row& row, int token) {
+  const SampleStep& step = p.step;
+  const float* x = slice.x;
+  const int top = step.max_top_logprobs, subject = row.mode & kModeTarget ? step.targets[row.index] : token;
+  const float max = SliceBest(s, slice, [x](int i) { return x[i]; }).value;
+  const bool finite = isfinite(max);
+  double sum = 0;
+  for (int i = threadIdx.x; i < slice.size; i += kThreads) sum += exp(static_cast<double>(x[i]) - static_cast<double>(max));
+  const double log_sum = log(ClusterSum(s, slice, sum));
+  const auto logprob_of = [&](float v) {
+    if (!finite) return v == -MinusInfinity() ? 0.f : MinusInfinity();
+    return static_cast<float>(static_cast<double>(v) - static_cast<double>(max) - log_sum);
+  };
+  float logprob = 0;
+  int rank = 0;
+  if (subject >= 0 && subject < p.vocab) {
+    const int size = SliceSize(p.vocab, slice.ranks), owner = subject / size;
+    const float own = slice.ranks == 1 ? x[subject] : OfRank(slice.x, owner)[subject - owner * size];
+    unsigned long long larger = 0;
+    for (int i = threadIdx.x; i < slice.size; i += kThreads) larger += x[i] > own ? 1 : 0;
+    rank = 1 + static_cast<int>(ClusterCount(s, slice, larger));
+    logprob = logprob_of(own);
+  }
+  const int listed = static_cast<int>(min(static_cast<int64_t>(min(step.num_logprobs[row.index], top)), p.vocab));
+  int32_t* ids = step.top_ids + static_cast<int64_t>(row.index) * top;
+  float* logprobs = step.top_logprobs + static_cast<int64_t>(row.index) * top;
+  WriteTopList(s, slice, max, listed, ids, logprobs, logprob_of);
+  if (slice.rank != 0) return;
   for (int k = listed + threadIdx.x; k < top; k += kThreads) {
-    step.top_ids[static_cast<int64_t>(row.index) * top + k] = -1;
-    step.top_logprobs[static_cast<int64_t>(row.index) * top + k] = -1;
+    ids[k] = -1;
+    logprobs[k] = -1;
   }
   if (threadIdx.x == 0) {
     step.logprobs[row.index] = logprob;
@@ -378,56 +283,119 @@ __device__ void WriteLogprobs(Shared& s, const SampleParams& p, const float* val
   }
 }
 
-__global__ void __launch_bounds__(kThreads) SampleKernel(SampleParams p) {
+// The slice's logits, NaN as -inf, through fn(i, value); 16 bytes at a time where rows are aligned.
+template <typename F>
+__device__ __forceinline__ void ForLogits(const SampleParams& p, const Slice& slice, const float* logits, F&& fn) {
+  if (p.vocab % 4 != 0) {
+    for (int i = threadIdx.x; i < slice.size; i += kThreads) fn(i, NoNan(logits[slice.begin + i]));
+    return;
+  }
+  const auto* quads = reinterpret_cast<const float4*>(logits + slice.begin);
+#pragma unroll 5
+  for (int i = threadIdx.x; i < slice.size / 4; i += kThreads) {
+    const float4 quad = quads[i];
+    fn(4 * i, NoNan(quad.x));
+    fn(4 * i + 1, NoNan(quad.y));
+    fn(4 * i + 2, NoNan(quad.z));
+    fn(4 * i + 3, NoNan(quad.w));
+  }
+}
+
+// Blocks of a cluster: a row. kInShared: its values are in shared memory, else in scratch.
+template <bool kInShared>
+__global__ void __launch_bounds__(kThreads, 2) SampleKernel(const __grid_constant__ SampleParams p) {
+  extern __shared__ __align__(16) float values[];
   __shared__ Shared s;
   const SampleStep& step = p.step;
-  const int index = static_cast<int>(p.first_row) + blockIdx.x;
-  const float* logits = p.logits + static_cast<int64_t>(blockIdx.x) * p.vocab;
-  float* work = static_cast<float*>(p.scratch) + static_cast<int64_t>(blockIdx.x) * p.vocab;
-  auto* counts = reinterpret_cast<uint32_t*>(static_cast<float*>(p.scratch) + static_cast<int64_t>(gridDim.x + blockIdx.x) * p.vocab);
-  const Row row{index, step.row_modes[index], step.seq_slots[step.row_seqs[index]], step.positions[step.logit_rows[index]], work, counts};
+  LetNextStart();
+  const int ranks = ClusterSize(), rank = ClusterRank(), row_index = blockIdx.x / ranks, index = static_cast<int>(p.first_row) + row_index;
+  const Row row{index, step.row_modes[index], step.seq_slots[step.row_seqs[index]], step.positions[step.logit_rows[index]]};
+  const float* logits = p.logits + row_index * p.vocab;
+  auto* scratch = static_cast<float*>(p.scratch);
+  Slice slice;
+  slice.begin = rank * SliceSize(p.vocab, ranks);
+  slice.size = max(0, min(SliceSize(p.vocab, ranks), static_cast<int>(p.vocab) - slice.begin));
+  slice.x = kInShared ? values : scratch + row_index * p.vocab + slice.begin;
+  slice.counts = reinterpret_cast<uint32_t*>(scratch + (gridDim.x / ranks + row_index) * p.vocab) + slice.begin;
+  slice.rank = rank;
+  slice.ranks = ranks;
+  slice.turn = 0;
   const bool samples = row.mode & kModeSample, greedy = row.mode & kModeGreedy, processes = row.mode & kModeProcessed;
+  const bool lists = step.num_logprobs[index] >= 0;
+  bool edits = false;
+  if (p.step.any_edits)
+    edits = step.allowed_offsets != nullptr || step.suppress_offsets != nullptr || step.bad_words_offsets != nullptr || step.bias_offsets != nullptr ||
+            step.presence_penalty[index] != 0 || step.frequency_penalty[index] != 0 || step.repetition_penalty[index] != 1;
+  WaitForPrevious();
+
   int token = -1;
-  const float* values = logits;
-  if (samples || processes) {
-    const float* from = logits;
-    if (p.step.any_edits) {
-      MaskAndBias(p, logits, row);
-      Penalize(p, row);
-      from = work;
-    }
-    if (greedy) {
-      if (samples) token = BlockArgmax(s, p.vocab, [from](int64_t i) { return NoNan(from[i]); }).id;
-      if (processes) values = from;
-    } else {
-      const float temperature = step.temperature[index];
-      for (int64_t i = threadIdx.x; i < p.vocab; i += kThreads) work[i] = NoNan(__fdiv_rn(NoNan(from[i]), temperature));
+  Best best{MinusInfinity(), INT_MAX};
+  if (samples && greedy && !edits && !lists) {
+    ForLogits(p, slice, logits, [&](int i, float value) { best = Better(best, {value, slice.begin + i}); });
+    token = ClusterBest(s, slice, best).id;
+  } else if (samples || lists) {
+    const auto load = [&] {
+      ForLogits(p, slice, logits, [&](int i, float value) { slice.x[i] = value; });
       __syncthreads();
-      const Best best = BlockArgmax(s, p.vocab, [work](int64_t i) { return work[i]; });
-      if (isfinite(best.value)) {
-        KeepTokens(s, p, row, best.value);
-        const uint64_t seed = static_cast<uint64_t>(static_cast<uint32_t>(step.seed_high[index])) << 32 | static_cast<uint32_t>(step.seed_low[index]);
-        if (samples) token = PickToken(s, p, row, best.value, Uniform(seed, row.position));
-      } else if (samples) {
-        token = best.id;
+    };
+    load();
+    if (samples || processes) {
+      if (edits) {
+        MaskAndBias(slice, p, logits, row);
+        Penalize(slice, p, row);
       }
-      if (processes) values = work;
+      if (!greedy) {
+        const float temperature = step.temperature[index];
+        for (int i = threadIdx.x; i < slice.size; i += kThreads) slice.x[i] = NoNan(__fdiv_rn(NoNan(slice.x[i]), temperature));
+        __syncthreads();
+      }
+      best = SliceBest(s, slice, [&](int i) { return NoNan(slice.x[i]); });
+      token = samples ? best.id : -1;
+      if (!greedy && isfinite(best.value)) {
+        KeepTokens(s, slice, p, row, best.value);
+        const uint64_t seed = static_cast<uint64_t>(static_cast<uint32_t>(step.seed_high[index])) << 32 | static_cast<uint32_t>(step.seed_low[index]);
+        if (samples) token = PickToken(s, slice, best.value, Uniform(seed, row.position));
+      }
+    }
+    if (lists) {
+      if (!processes) {
+        SyncCluster();
+        load();
+      }
+      SyncCluster();  // all slices are there
+      WriteLogprobs(s, slice, p, row, token);
     }
   }
-  WriteLogprobs(s, p, values, row, token);
-  if (threadIdx.x != 0) return;
-  step.tokens[index] = token;
-  if (!samples) return;
-  p.state.last_tokens[row.slot] = token;
-  const int length = p.state.history_lengths[row.slot];
-  if (length == 0 || length >= p.state.max_model_len) return;
-  p.state.history[static_cast<int64_t>(row.slot) * p.state.max_model_len + length] = token;
-  p.state.history_lengths[row.slot] = length + 1;
+  if (rank == 0) {
+    const int top = step.max_top_logprobs;
+    if (!lists)
+      for (int k = threadIdx.x; k < top; k += kThreads) {
+        step.top_ids[static_cast<int64_t>(index) * top + k] = -1;
+        step.top_logprobs[static_cast<int64_t>(index) * top + k] = -1;
+      }
+    if (threadIdx.x == 0) {
+      if (!lists) {
+        step.logprobs[index] = 0;
+        step.ranks[index] = 0;
+      }
+      step.tokens[index] = token;
+      if (samples) {
+        p.state.last_tokens[row.slot] = token;
+        const int length = p.state.history_lengths[row.slot];
+        if (length > 0 && length < p.state.max_model_len) {
+          p.state.history[static_cast<int64_t>(row.slot) * p.state.max_model_len + length] = token;
+          p.state.history_lengths[row.slot] = length + 1;
+        }
+      }
+    }
+  }
+  if (ranks > 1) EndCluster();
 }
 
 // grid (n): a block per sequence.
 __global__ void TakeHistoriesKernel(const int32_t* seqs, const int32_t* offsets, const int32_t* tokens, const int32_t* seq_slots,
                                     const int32_t* prompt_lens, SampleState state) {
+  WaitForPrevious();
   const int seq = seqs[blockIdx.x], slot = seq_slots[seq];
   const int begin = offsets[blockIdx.x], length = min(offsets[blockIdx.x + 1] - begin, state.max_model_len);
   int32_t* to = state.history + static_cast<int64_t>(slot) * state.max_model_len;
@@ -444,17 +412,23 @@ size_t SampleScratchBytes(int64_t max_rows, int64_t vocab) {
 }
 
 Launch Sample(const SampleParams& p, cudaStream_t stream) {
-  if (p.vocab > int64_t{kMaxTiles} * kTile) return cudaErrorNotSupported;
   if (p.num_rows == 0) return cudaSuccess;
-  SampleKernel<<<static_cast<unsigned>(p.num_rows), kThreads, 0, stream>>>(p);
-  return cudaGetLastError();
+  const DeviceFacts& facts = Facts();
+  constexpr int kStaticBytes = static_cast<int>(sizeof(Shared));
+  const int64_t slice_bytes = int64_t{SliceSize(p.vocab, kRanks)} * static_cast<int64_t>(sizeof(float));
+  if (facts.capability >= 90 && slice_bytes <= facts.shared_bytes - kStaticBytes) {
+    static const Launch allowed =
+        cudaFuncSetAttribute(SampleKernel<true>, cudaFuncAttributeMaxDynamicSharedMemorySize, facts.shared_bytes - kStaticBytes);
+    if (allowed != cudaSuccess) return allowed;
+    return LaunchClusters(kRanks, SampleKernel<true>, dim3(static_cast<unsigned>(p.num_rows * kRanks)), dim3(kThreads), static_cast<size_t>(slice_bytes), stream, p);
+  }
+  return LaunchEarly(SampleKernel<false>, dim3(static_cast<unsigned>(p.num_rows)), dim3(kThreads), 0, stream, p);
 }
 
 Launch TakeHistories(const int32_t* history_seqs, const int32_t* history_offsets, const int32_t* history_tokens, int32_t n,
                      const int32_t* seq_slots, const int32_t* prompt_lens, const SampleState& state, cudaStream_t stream) {
   if (n == 0) return cudaSuccess;
-  TakeHistoriesKernel<<<static_cast<unsigned>(n), 256, 0, stream>>>(history_seqs, history_offsets, history_tokens, seq_slots, prompt_lens, state);
-  return cudaGetLastError();
+  return LaunchEarly(TakeHistoriesKernel, dim3(static_cast<unsigned>(n)), dim3(256), 0, stream, history_seqs, history_offsets, history_tokens, seq_slots, prompt_lens, state);
 }
 
 }  // namespace tenon_cuda
