@@ -1,4 +1,4 @@
-// Attention: checked against an f64 reference on the device, then timed. attention_bench [check|time|decode]
+// Attention: checked against an f64 reference on the device, then timed. attention_bench [check|time|decode|prefill|tiny]
 //   nvcc -std=c++20 -O3 --expt-relaxed-constexpr -gencode=arch=compute_90a,code=sm_90a -I../kernels attention_bench.cu ../kernels/attention*.cu -o attention_bench
 #include <memory>
 #include <string>
@@ -210,10 +210,21 @@ void CheckAll() {
   for (const int block : {16, 32, 64, 256, 48})
     for (const auto& seqs : {decode, mixed}) CheckBoth("block_size", {8, 2, 128, block, seqs, 0, 0, 2});
   for (const int window : {1, 16, 333}) CheckBoth("window", {4, 4, 128, 16, mixed, window});
+  CheckBoth("group 16 of 256", {32, 2, 256, 16, mixed});
   std::vector<Seq> many;
   for (int i = 0; i < 300; ++i) many.push_back({i % 50 == 49 ? 33 : 1, 40 + i * 7 % 900});
   CheckBoth("many", {8, 4, 128, 16, many});
   CheckBoth("long", {4, 2, 128, 16, {{1, 8190}, {1, 8192}, {3, 8000}}});
+  std::printf("%d checks, %d failed\n", checks, failures);
+}
+
+// A short check, for sanitizers.
+void CheckFew() {
+  const std::vector<Seq> mixed{{1, 70}, {5, 5}, {40, 90}, {1, 1}};
+  for (const int dim : {64, 128}) {
+    CheckBoth("few", {4, 2, dim, 16, mixed, 0, 0, 2});
+    CheckBoth("few", {4, 2, dim, 16, {{1, 300}, {1, 17}}});
+  }
   std::printf("%d checks, %d failed\n", checks, failures);
 }
 
@@ -272,8 +283,9 @@ void TimeMixed() {
 
 int main(int argc, char** argv) {
   const std::string mode = argc > 1 ? argv[1] : "all";
+  if (mode == "tiny") tenon_cuda::CheckFew();
   if (mode == "all" || mode == "check") tenon_cuda::CheckAll();
-  if (mode != "check" && mode != "prefill") tenon_cuda::TimeDecode("Llama-3.1-8B", 32, 8);
+  if (mode == "all" || mode == "time" || mode == "decode") tenon_cuda::TimeDecode("Llama-3.1-8B", 32, 8);
   if (mode == "prefill" || mode == "all") tenon_cuda::TimeBlockSizes();
   if (mode == "all" || mode == "time") {
     tenon_cuda::TimeDecode("Qwen3-0.6B", 16, 8);

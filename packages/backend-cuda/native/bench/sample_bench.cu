@@ -1,4 +1,4 @@
-// Sampling: checked against a port of core's src/program/reference/sample.ts, then timed. sample_bench [check|time]
+// Sampling: checked against a port of core's src/program/reference/sample.ts, then timed. sample_bench [check|time|tiny]; tiny: a short check, for sanitizers
 //   nvcc -std=c++20 -O3 --expt-relaxed-constexpr -gencode=arch=compute_90a,code=sm_90a -I../kernels sample_bench.cu ../kernels/sample.cu -o sample_bench
 #include <map>
 #include <memory>
@@ -424,7 +424,8 @@ void TimeAll() {
 
 int main(int argc, char** argv) {
   const std::string mode = argc > 1 ? argv[1] : "all";
-  if (mode != "time") tenon_cuda::CheckAll();
-  if (mode != "check") tenon_cuda::TimeAll();
+  if (mode == "tiny") tenon_cuda::CheckVocab(1000, 30);
+  if (mode == "all" || mode == "check") tenon_cuda::CheckAll();
+  if (mode == "all" || mode == "time") tenon_cuda::TimeAll();
   return tenon_cuda::failures == 0 ? 0 : 1;
 }
