@@ -19,8 +19,9 @@ constexpr int64_t TypeBytes(Type type) { return type == Type::kF32 ? 4 : 2; }
 using Launch = cudaError_t;
 
 // ---- linear.cu ----------------------------------------------------------------------------------------------------------
-// y [rows, n] = x [rows, k] · w [n, k]ᵀ (+ bias [n]) (+ residual [rows, n] f32); f32 accumulation in a fixed order over k that does
-// not depend on rows. x and w have one type (bf16, f16 or f32); y is f32 or that type; y may alias residual.
+// y [rows, n] = x [rows, k] · w [n, k]ᵀ (+ bias [n]) (+ residual [rows, n] f32); f32 accumulation in an order over k that does not
+// depend on the row, nor on rows up to 64. x and w have one type (bf16, f16 or f32); y is f32 or that type; y may alias residual. w is read
+// before the launches ahead have ended: none of them may write it.
 // gated: w [2n, k] holds the gate rows, then the up rows, bias [2n]; y [rows, n] = act(x · gate) * (x · up).
 struct LinearParams {
   const void* x;

@@ -1,8 +1,9 @@
 // y = x · wᵀ with its epilogues; see kernels.h. f32 accumulation; which products are added in which order depends on k and on the kernel,
-// never on the row. Three kernels:
+// never on the row. On sm_90, linear_wgmma.cu; else, and for sizes that it does not take, three kernels:
 //   skinny  up to 32 rows of 16-bit types: bound by reading w. Eight warps share 16 rows of w, each a slice of k, and add up in order
 //   tiled   more rows: 128 × 128 of y per block on tensor cores, tiles of 32 of k on their way to shared memory
 //   plain   f32, or k that is no multiple of 8: a thread per element of y
+#include "linear.h"
 #include "mma.cuh"
 
 namespace tenon_cuda {
@@ -243,12 +244,17 @@ Launch LaunchForOutput(const LinearParams& p, cudaStream_t stream) {
 
 }  // namespace
 
-Launch Linear(const LinearParams& p, cudaStream_t stream) {
-  if (p.type == Type::kF32 && p.y_type != Type::kF32) return cudaErrorNotSupported;
-  if (p.rows == 0) return p.y_type == p.type || p.y_type == Type::kF32 ? cudaSuccess : cudaErrorNotSupported;
+Launch LinearMma(const LinearParams& p, cudaStream_t stream) {
   if (p.type == Type::kF32) return LaunchPlain<float, float>(p, stream);
   if (p.type == Type::kBf16) return LaunchForOutput<__nv_bfloat16>(p, stream);
   return LaunchForOutput<__half>(p, stream);
+}
+
+Launch Linear(const LinearParams& p, cudaStream_t stream) {
+  if (p.y_type != p.type && p.y_type != Type::kF32) return cudaErrorNotSupported;
+  if (p.rows == 0) return cudaSuccess;
+  if (WgmmaTakes(p)) return LinearWgmma(p, PlanWgmma(p), stream);
+  return LinearMma(p, stream);
 }
 
 }  // namespace tenon_cuda
