@@ -40,7 +40,7 @@ class Faults {
       const size_t colon = fault.find(':'), at = fault.find('@');
       if (fault.substr(0, colon) != point) continue;
       if (at != std::string::npos && std::to_string(number) != fault.substr(at + 1)) continue;
-      if (at != std::string::npos) setenv("TENON_SIM_FAULT", "", 1);
+      if (at != std::string::npos) Forget(fault);
       return Fail(fault.substr(colon + 1, at - colon - 1), stop);
     }
     return tenon::Status::Ok();
@@ -66,6 +66,13 @@ class Faults {
     const auto names = [&](const tenon::OpInfo& op) { return fault == std::string("kernel:wrong:") + op.name; };
     return std::string(kKnown).find(" " + pattern + ",") != std::string::npos ||
            std::any_of(std::begin(tenon::kOps), std::end(tenon::kOps), names);
+  }
+
+  void Forget(const std::string& struck) const {
+    std::string others;
+    for (const std::string& fault : wanted_)
+      if (fault != struck) others += (others.empty() ? "" : ",") + fault;
+    setenv("TENON_SIM_FAULT", others.c_str(), 1);
   }
 
   static tenon::Status Fail(const std::string& kind, const std::function<bool()>& stop) {
