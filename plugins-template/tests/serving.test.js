@@ -15,16 +15,15 @@ const greedy = { temperature: 0, maxTokens: 16, ignoreEos: true };
 const load = (options) =>
   LLM.load(model, { device: 'template', plugins: [plugin], maxModelLen: 128, ...options });
 
-async function answers(llm, params = greedy) {
-  const outputs = await llm.generate(prompts, params);
+async function answers(llm) {
+  const outputs = await llm.generate(prompts, greedy);
   await llm.close();
   return outputs.map((output) => output.outputs[0].text);
 }
 
 /** What plain loops of TypeScript say. */
-const expected = LLM.load(model, { maxModelLen: 128, dtype: 'float32' }, { backend: referenceBackend }).then(
-  (llm) => answers(llm),
-);
+const reference = { backend: referenceBackend };
+const expected = LLM.load(model, { maxModelLen: 128, dtype: 'float32' }, reference).then(answers);
 
 /** Sets variables of the environment for one test. */
 function set(test, variables) {
@@ -51,10 +50,7 @@ describe('the simulated device', () => {
 
   it('refuses plain weights where it multiplies int8 alone', async (test) => {
     set(test, { TENON_SIM_MODE: 'int8' });
-    await assert.rejects(load(), {
-      code: 'unsupported.op',
-      message: /int8:g32 weights alone; take a checkpoint in Q8_0/,
-    });
+    await assert.rejects(load(), { code: 'unsupported.op', message: /take a checkpoint in Q8_0/ });
   });
 
   it('has no wrong kernel that goes unseen', async (test) => {

@@ -1,5 +1,4 @@
-// Failures on request, so that what happens then can be tested: TENON_SIM_FAULT, a list with commas (README.md). Not part of a real
-// backend: delete it along with sim/.
+// Failures on request, so that what happens then can be tested: TENON_SIM_FAULT (README.md). Delete it along with sim/.
 #pragma once
 
 #include <algorithm>
@@ -70,8 +69,7 @@ class Faults {
 
   void Forget(const std::string& struck) const {
     std::string others;
-    for (const std::string& fault : wanted_)
-      if (fault != struck) others += (others.empty() ? "" : ",") + fault;
+    for (const std::string& fault : wanted_) others += fault == struck ? "" : (others.empty() ? "" : ",") + fault;
     setenv("TENON_SIM_FAULT", others.c_str(), 1);
   }
 
