@@ -194,7 +194,8 @@ template <typename T>
 Launch LaunchForHead(const Shape& shape, cudaStream_t stream) {
   const AttentionParams& p = shape.p;
   if (p.kv.head_dim > 256) return cudaErrorNotSupported;
-  if (p.kv.block_size % kTileKeys != 0 || p.kv.head_dim % 8 != 0) return LaunchPlain<T>(shape, stream);
+  const bool aligned = (reinterpret_cast<uintptr_t>(p.q) | reinterpret_cast<uintptr_t>(p.y)) % 16 == 0;
+  if (p.kv.block_size % kTileKeys != 0 || p.kv.head_dim % 8 != 0 || !aligned) return LaunchPlain<T>(shape, stream);
   const bool any_several = p.step.max_query_len > 1, all_several = any_several && p.step.num_seqs == 1;
   if (!all_several) {
     const Launch launch = LaunchDecode<T>(shape, stream);

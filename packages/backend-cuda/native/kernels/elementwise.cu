@@ -267,7 +267,8 @@ Launch GatherRows(const void* x, int64_t row_bytes, const int32_t* rows, int64_t
     return LaunchEarly(GatherRowsKernel<W>, dim3(static_cast<unsigned>(num_rows)), dim3(kThreads), 0, stream, static_cast<const W*>(x),
                        row_bytes / static_cast<int64_t>(sizeof(W)), rows, static_cast<W*>(y));
   };
-  return row_bytes % 16 == 0 ? gather(uint4()) : gather(uint16_t());
+  const bool aligned = row_bytes % 16 == 0 && (reinterpret_cast<uintptr_t>(x) | reinterpret_cast<uintptr_t>(y)) % 16 == 0;
+  return aligned ? gather(uint4()) : gather(uint16_t());
 }
 
 }  // namespace tenon_cuda

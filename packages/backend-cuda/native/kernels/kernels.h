@@ -1,7 +1,8 @@
 // The kernels as the runtime calls them: one function an op family, each enqueues on a stream and returns at once. Pointers are
-// device pointers; matrices are row-major and dense; floats are f32, bf16 or f16 as their `Type` says. No kernel allocates,
-// synchronizes or prints; nothing here knows of plans, sessions or Node. What the device reads after the call (sizes that
-// change from step to step) comes from the step's buffer, so that a recorded launch can be replayed.
+// device pointers at multiples of 4 bytes (of 16, where speed matters); matrices are row-major and dense; floats are f32, bf16 or
+// f16 as their `Type` says. No kernel allocates, synchronizes or prints; nothing here knows of plans, sessions or Node. What the
+// device reads after the call (sizes that change from step to step) comes from the step's buffer, so that a recorded launch can be
+// replayed.
 #pragma once
 
 #include <cuda_runtime.h>

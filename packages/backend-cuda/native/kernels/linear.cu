@@ -229,7 +229,7 @@ Launch LaunchTiled(const LinearParams& p, cudaStream_t stream) {
 
 template <typename T, typename Y>
 Launch LaunchFor16Bits(const LinearParams& p, cudaStream_t stream) {
-  if (p.k % 8 != 0) return LaunchPlain<T, Y>(p, stream);
+  if (p.k % 8 != 0 || (reinterpret_cast<uintptr_t>(p.x) | reinterpret_cast<uintptr_t>(p.w)) % 16 != 0) return LaunchPlain<T, Y>(p, stream);
   if (p.rows <= 8) return LaunchSkinny<T, Y, 1>(p, stream);
   if (p.rows <= 16) return LaunchSkinny<T, Y, 2>(p, stream);
   if (p.rows <= 32) return LaunchSkinny<T, Y, 4>(p, stream);

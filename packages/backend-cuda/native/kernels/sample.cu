@@ -286,7 +286,7 @@ __device__ void WriteLogprobs(Shared& s, Slice& slice, const SampleParams& p, co
 // The slice's logits, NaN as -inf, through fn(i, value); 16 bytes at a time where rows are aligned.
 template <typename F>
 __device__ __forceinline__ void ForLogits(const SampleParams& p, const Slice& slice, const float* logits, F&& fn) {
-  if (p.vocab % 4 != 0) {
+  if (p.vocab % 4 != 0 || !IsAligned<16>(logits + slice.begin)) {
     for (int i = threadIdx.x; i < slice.size; i += kThreads) fn(i, NoNan(logits[slice.begin + i]));
     return;
   }

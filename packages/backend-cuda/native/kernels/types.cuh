@@ -135,12 +135,23 @@ __device__ __forceinline__ __half FromFloat<__half>(float x) {
   return __float2half_rn(x);
 }
 
-// kSize elements of T as f32, 16 bytes at a time where that many are there; aligned to their own size or 16 bytes.
+template <int kBytes>
+__device__ __forceinline__ bool IsAligned(const void* pointer) {
+  return reinterpret_cast<uintptr_t>(pointer) % kBytes == 0;
+}
+
+// kSize elements of T as f32, 16 bytes at a time where that many are there and the address allows it. Those of the plan's buffers and weights do;
+// values that a plan brings back in the step's result begin at any multiple of 4.
 template <int kSize, typename T>
 __device__ __forceinline__ void LoadFloats(float (&x)[kSize], const T* from) {
   constexpr int kBytes = kSize * static_cast<int>(sizeof(T)), kWord = kBytes % 16 == 0 ? 16 : 8;
   static_assert(kBytes % kWord == 0);
   alignas(16) T values[kSize];
+  if (!IsAligned<kWord>(from)) {
+#pragma unroll
+    for (int i = 0; i < kSize; ++i) x[i] = ToFloat(from[i]);
+    return;
+  }
 #pragma unroll
   for (int i = 0; i < kBytes / kWord; ++i) {
     if constexpr (kWord == 16) reinterpret_cast<uint4*>(values)[i] = reinterpret_cast<const uint4*>(from)[i];
@@ -156,6 +167,11 @@ __device__ __forceinline__ void StoreFloats(T* to, const float (&x)[kSize]) {
   alignas(16) T values[kSize];
 #pragma unroll
   for (int i = 0; i < kSize; ++i) values[i] = FromFloat<T>(x[i]);
+  if (!IsAligned<kWord>(to)) {
+#pragma unroll
+    for (int i = 0; i < kSize; ++i) to[i] = values[i];
+    return;
+  }
 #pragma unroll
   for (int i = 0; i < kBytes / kWord; ++i) {
     if constexpr (kWord == 16) reinterpret_cast<uint4*>(to)[i] = reinterpret_cast<const uint4*>(values)[i];
