@@ -196,7 +196,7 @@ it('explains which device auto takes, and why', async () => {
   expect(code, stderr).toBe(0);
   expect(stdout).toMatch(/^device +named +plan +fits +class +conformance +hardware +package$/m);
   expect(stdout).toMatch(/^null:0 +no +valid +yes +other +none +- +null-backend 1\.2\.3$/m);
-  expect(stdout).toMatch(/^cpu:0 +no +valid +yes +cpu +none +- +@tenon\/backend-cpu/m);
+  expect(stdout).toMatch(/^cpu:0 +no +valid +yes +cpu +L5 +- +@tenon\/backend-cpu/m);
   expect(stdout).toContain("null:0 is chosen: by 'class' (other) it comes before cpu:0 (cpu)");
   expect(stderr).toMatch(/^not used: throwing-backend 1\.2\.3: probe-failed: /m);
 });
