@@ -216,7 +216,18 @@ export function resultSize(plan: Plan, counts: StepCounts): number {
 }
 
 export function decodeResult(plan: Plan, counts: StepCounts, words: Int32Array): StepResult {
-  const { L, K } = counts;
+  return {
+    ...decodeRows(words, counts),
+    outputs: decodeOutputs(plan, counts, words),
+    computeTimeUs: words[resultHeader.indexOf('computeTimeUs')]!,
+  };
+}
+
+/** What sampling wrote for each logit row. */
+export function decodeRows(
+  words: Int32Array,
+  { L, K }: Pick<StepCounts, 'L' | 'K'>,
+): Pick<StepResult, 'tokens' | 'logprobs' | 'ranks' | 'topIds' | 'topLogprobs'> {
   const floats = new Float32Array(words.buffer, words.byteOffset, words.length);
   const ints = (at: number, size: number): number[] => Array.from(words.subarray(at, at + size));
   const reals = (at: number, size: number): number[] => Array.from(floats.subarray(at, at + size));
@@ -228,8 +239,6 @@ export function decodeResult(plan: Plan, counts: StepCounts, words: Int32Array):
     ranks: ints(resultHeaderWords + 2 * L, L),
     topIds: perRow((row) => ints(ids + row * K, K)),
     topLogprobs: perRow((row) => reals(ids + L * K + row * K, K)),
-    outputs: decodeOutputs(plan, counts, words),
-    computeTimeUs: words[resultHeader.indexOf('computeTimeUs')]!,
   };
 }
 

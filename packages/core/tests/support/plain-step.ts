@@ -1,12 +1,7 @@
 /** Steps of `plain-step.ts`, run one at a time on an executable. */
-import {
-  resultHeaderWords,
-  resultWords,
-  stepHeader,
-  type Executable,
-  type StepHeaderField,
-} from '../../src/backend/index.js';
+import { resultWords, stepHeader, type Executable, type StepHeaderField } from '../../src/backend/index.js';
 import { encodeStep, type PlainStep } from '../../src/conformance/plain-step.js';
+import { decodeRows } from '../../src/conformance/step-runner.js';
 
 export {
   encodeStep,
@@ -17,11 +12,11 @@ export {
 
 /** A step's result as plain lists, one entry per logit row. */
 export interface PlainResult {
-  readonly tokens: number[];
-  readonly logprobs: number[];
-  readonly ranks: number[];
-  readonly topIds: number[][];
-  readonly topLogprobs: number[][];
+  readonly tokens: readonly number[];
+  readonly logprobs: readonly number[];
+  readonly ranks: readonly number[];
+  readonly topIds: readonly (readonly number[])[];
+  readonly topLogprobs: readonly (readonly number[])[];
   /** What the plan's other outputs hold. */
   readonly outputs: Int32Array;
 }
@@ -50,17 +45,5 @@ export class PlainRunner {
 }
 
 function decodeResult(result: Int32Array, L: number, K: number): PlainResult {
-  const floats = new Float32Array(result.buffer);
-  const ints = (at: number, size: number): number[] => Array.from(result.subarray(at, at + size));
-  const reals = (at: number, size: number): number[] => Array.from(floats.subarray(at, at + size));
-  const ids = resultHeaderWords + 3 * L;
-  const perRow = <T>(read: (row: number) => T): T[] => Array.from({ length: L }, (_, row) => read(row));
-  return {
-    tokens: ints(resultHeaderWords, L),
-    logprobs: reals(resultHeaderWords + L, L),
-    ranks: ints(resultHeaderWords + 2 * L, L),
-    topIds: perRow((row) => ints(ids + row * K, K)),
-    topLogprobs: perRow((row) => reals(ids + L * K + row * K, K)),
-    outputs: result.subarray(resultWords(L, K)),
-  };
+  return { ...decodeRows(result, { L, K }), outputs: result.subarray(resultWords(L, K)) };
 }
