@@ -107,7 +107,7 @@ describe('the reference backend', () => {
       sequence([0], { slot: 0, blocks: [5, 6], rows: [greedyRow()] }),
     ] }); // prettier-ignore
     expect(first.tokens).toEqual([6, 1]);
-    const decode = (stepId: number): Promise<{ tokens: number[] }> =>
+    const decode = (stepId: number): Promise<{ tokens: readonly number[] }> =>
       runner.run({ stepId, blockSize, sequences: [
         sequence([-1], { slot: 0, start: 1, blocks: [5, 6], rows: [greedyRow()] }),
         sequence([-1], { slot: 2, start: 1, promptLen: 1, rows: [greedyRow(penalty)] }),
