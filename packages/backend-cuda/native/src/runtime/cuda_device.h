@@ -6,18 +6,10 @@
 #include <utility>
 #include <vector>
 
+#include "gpus.h"
 #include "tenon/device.h"
 
 namespace tenon_cuda {
-
-// What is known of a GPU without making a context on it.
-struct Gpu {
-  int index;
-  std::string name;
-  int capability;  // major * 10 + minor
-  int num_sms;
-  uint64_t memory_bytes, free_bytes;
-};
 
 class CudaGroup final : public tenon::DeviceGroup {
  public:
