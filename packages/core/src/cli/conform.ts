@@ -18,6 +18,8 @@ interface ConformOptions {
   readonly level?: string;
   readonly op?: string;
   readonly case?: string;
+  readonly sample?: string;
+  readonly goldens?: string;
   readonly seed: string;
   readonly json?: boolean;
   readonly output?: string;
@@ -33,6 +35,8 @@ export function conformCommand(): Command {
     .option('--level <n>', '0 to 5: levels up to this one; 2-3: only these (default: all)')
     .option('--op <name>', 'only cases of this op')
     .option('--case <name>', 'only this case; * stands for anything')
+    .option('--sample <n>', 'at most so many cases of each op; the seed says which')
+    .option('--goldens <folder>', 'golden checkpoints besides those that come with the package')
     .option('--seed <n>', 'random numbers of all cases follow from it', '1')
     .option('--output <file>', 'write the report (conformance.json) there')
     .option('--json', 'print the report as JSON')
@@ -79,18 +83,24 @@ async function tell(report: ConformanceReport, options: ConformOptions): Promise
   const json = JSON.stringify(report, undefined, 2);
   if (options.output !== undefined) writeFileSync(options.output, `${json}\n`);
   const plugins = options.plugin.length === 0 ? '' : ` --plugin ${options.plugin.join(' ')}`;
-  const how = `--backend ${options.backend ?? report.backend.id}${plugins}`;
+  const goldens = options.goldens === undefined ? '' : ` --goldens ${options.goldens}`;
+  const how = `--backend ${options.backend ?? report.backend.id}${plugins}${goldens}`;
   print([options.json === true ? json : textReport(report, how)]);
   if (report.failures.length > 0) process.exitCode = 1;
 }
 
-function caseOptions({ level, op, case: name, seed }: ConformOptions): ConformanceOptions {
+function caseOptions(options: ConformOptions): ConformanceOptions {
+  const { level, op, case: name, seed, sample, goldens } = options;
   if (!/^\d+$/.test(seed)) throw invalid(`--seed is '${seed}'; expected a whole number`);
+  if (sample !== undefined && !/^[1-9]\d*$/.test(sample))
+    throw invalid(`--sample is '${sample}'; expected a number of cases`);
   return {
     seed: Number(seed),
     ...(level !== undefined && { levels: parseLevels(level) }),
     ...(op !== undefined && { op }),
     ...(name !== undefined && { case: name }),
+    ...(sample !== undefined && { sample: Number(sample) }),
+    ...(goldens !== undefined && { goldens }),
   };
 }
 

@@ -13,6 +13,8 @@ export { StepReader } from '../program/reference/step-reader.js';
 export { sampleRow, uniform, type SampleResult, type SampleRow } from '../program/reference/sample.js';
 export type { ConformanceCase, Level, WorstElement } from './case.js';
 export type { KernelSpeed, PackageUnderTest } from './kit.js';
+export { ObservedBackend } from './observed-backend.js';
+export { Random } from './random.js';
 export { makeReport, type ConformanceReport, type LevelSummary, type TestedBackend } from './report.js';
 export {
   listCases,

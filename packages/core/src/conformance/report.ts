@@ -30,7 +30,7 @@ export interface ConformanceReport {
   readonly seed: number;
   /** The highest level which passed with all below it; -1: none. Levels that were not run, or run in part, do not count. */
   readonly level: number;
-  /** Whether no case was left out by `--op` or `--case`. */
+  /** Whether no case was left out by `--op`, `--case` or `--sample`. */
   readonly complete: boolean;
   readonly machine: {
     readonly platform: string;
@@ -68,7 +68,7 @@ export function makeReport(
   speeds: readonly KernelSpeed[],
 ): ConformanceReport {
   const { id, owner, version, runtime } = info;
-  const complete = options.op === undefined && options.case === undefined;
+  const complete = [options.op, options.case, options.sample].every((option) => option === undefined);
   const levels = summarize(results);
   return {
     schema: reportSchema,

@@ -10,6 +10,7 @@ import {
 } from './case.js';
 import { Kit, type PackageUnderTest } from './kit.js';
 import { allCases } from './levels/index.js';
+import { Random } from './random.js';
 import { makeReport, type ConformanceReport, type TestedBackend } from './report.js';
 
 export interface ConformanceOptions {
@@ -21,6 +22,10 @@ export interface ConformanceOptions {
   readonly op?: string;
   /** Only this case; with `*`, all whose names match. */
   readonly case?: string;
+  /** Of the chosen cases, at most so many of each op and of each level's rest; the seed says which. */
+  readonly sample?: number;
+  /** A folder of golden checkpoints, besides those that come with the package: a folder each, with golden.json or exact.json. */
+  readonly goldens?: string;
   /** The first usable one if absent. */
   readonly deviceId?: string;
   /** Where the backend was found: level 0 needs it. */
@@ -51,14 +56,26 @@ export type ConformanceEvent =
 
 /** The cases that these options choose, in their order. */
 export function listCases(options: ConformanceOptions = {}): ConformanceCase[] {
-  const { levels, op, case: pattern } = options;
+  const { seed = 1, levels, op, case: pattern, sample, goldens } = options;
   const matches = pattern === undefined ? () => true : matcher(pattern);
-  return allCases(options.seed ?? 1).filter(
+  const chosen = allCases(seed, goldens).filter(
     (each) =>
       (levels === undefined || levels.includes(levelOf(each))) &&
       (op === undefined || each.op === op) &&
       matches(each.name),
   );
+  return sample === undefined ? chosen : sampled(chosen, sample, new Random(seed, 'sample'));
+}
+
+/** In their order. */
+function sampled(cases: readonly ConformanceCase[], size: number, random: Random): ConformanceCase[] {
+  const groups = new Map<string, ConformanceCase[]>();
+  for (const each of cases) {
+    const key = `${levelOf(each)} ${each.op ?? ''}`;
+    groups.set(key, [...(groups.get(key) ?? []), each]);
+  }
+  const kept = new Set([...groups.values()].flatMap((group) => random.shuffled(group).slice(0, size)));
+  return cases.filter((each) => kept.has(each));
 }
 
 function matcher(pattern: string): (name: string) => boolean {

@@ -45,9 +45,24 @@ it('goes on behind a case in which the backend ends the process', async () => {
   expect(stdout.match(/^ {2}the backend ended the process with exit code/gm)).toHaveLength(2);
 });
 
+it('runs golden checkpoints of a folder besides its own', async () => {
+  const goldens = fileURLToPath(new URL('../goldens', import.meta.url));
+  const args = ['conform', '--goldens', goldens, '--case', 'L3/golden-*'];
+  const { status, stdout } = await tenon([...args, '--backend', 'reference', '--sample', '2']).ended;
+  expect(stdout).toMatch(/^3 programs +2 +0 +0 +0 /m);
+  expect(status).toBe(0);
+  const list = await tenon([...args, '--list']).ended;
+  expect(list.stdout).toContain('L3/golden-qwen3-large-heads/bf16/transformers');
+  expect(list.stdout.match(/golden-qwen3\/f32/g)).toHaveLength(1);
+  const wrong = await tenon(['conform', '--goldens', plugin]).ended;
+  expect(wrong.stderr).toContain('expected a folder that holds a folder for each checkpoint');
+});
+
 it('lists cases, and says what it does not understand', async () => {
   const list = await tenon(['conform', '--list', '--op', 'kv_write']).ended;
   expect(list.stdout.trim().split('\n')).toContain('L1/kv_write/only-named-slots');
+  const sample = await tenon(['conform', '--list', '--level', '2-2', '--sample', '2', '--seed', '5']).ended;
+  expect(sample.stdout.match(/^L2\/linear\/.*$/gm)).toHaveLength(2);
   const wrong = await tenon(['conform', '--level', '7']).ended;
   expect(wrong.status).toBe(2);
   expect(wrong.stderr).toContain("--level is '7'; expected 0 to 5");

@@ -8,21 +8,22 @@ import { programLevel } from './l3-programs/index.js';
 import { servingLevel } from './l4-serving/index.js';
 import { speedLevel } from './l5-speed/index.js';
 
-const known = new Map<number, readonly ConformanceCase[]>();
+const known = new Map<string, readonly ConformanceCase[]>();
 
-/** The cases of a seed, in the order in which they run. */
-export function allCases(seed: number): readonly ConformanceCase[] {
-  const cases = known.get(seed) ?? makeCases(seed);
-  known.set(seed, cases);
+/** The cases of a seed, with those of a folder of golden checkpoints, in the order in which they run. */
+export function allCases(seed: number, goldens?: string): readonly ConformanceCase[] {
+  const key = `${seed} ${goldens ?? ''}`;
+  const cases = known.get(key) ?? makeCases(seed, goldens);
+  known.set(key, cases);
   return cases;
 }
 
-function makeCases(seed: number): ConformanceCase[] {
+function makeCases(seed: number, goldens: string | undefined): ConformanceCase[] {
   return [
     ...packageLevel(),
     ...memoryLevel(),
     ...opLevel(new Random(seed, 'L2')),
-    ...programLevel(),
+    ...programLevel(goldens),
     ...servingLevel(),
     ...speedLevel(),
   ];

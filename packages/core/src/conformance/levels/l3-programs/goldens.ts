@@ -1,8 +1,9 @@
 /** Checkpoints with the answers of Hugging Face transformers; what counts as equal is said in tests/goldens/README.md. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { rowMode, type Dtype } from '../../../backend/index.js';
-import { invariant } from '../../../errors.js';
+import { invariant, TenonError } from '../../../errors.js';
 import { openCheckpoint } from '../../../weights/open-checkpoint.js';
 import { fail, type ConformanceCase } from '../../case.js';
 import { expectClose } from '../../compare.js';
@@ -35,17 +36,38 @@ const boundsOf: Readonly<Partial<Record<Dtype, Bounds>>> = {
   f16: { meanLogprob: 0.04, margin: 0.15 },
 };
 
-export function goldenCases(): ConformanceCase[] {
-  return names.flatMap((name) =>
+/** Of those that come with the package, and of the folders in `more`. */
+export function goldenCases(more?: string): ConformanceCase[] {
+  const own = more === undefined ? [] : goldenFolders(more);
+  const named = new Set(own.map(({ name }) => name));
+  const goldens = names.filter((name) => !named.has(name)).map((name) => ({ name, folder: undefined }));
+  return [...goldens, ...own].flatMap(({ name, folder }) =>
     (['f32', 'bf16', 'f16'] as const).map((dtype) => ({
       name: `L3/golden-${name}/${dtype}/transformers`,
-      run: (kit) => checkGolden(kit, name, dtype),
+      run: (kit) => checkGolden(kit, folder ?? packagedFolder(name), dtype),
     })),
   );
 }
 
+/** Answers of the checkpoint as it is, where there are two sets. */
+const answerFiles = ['exact.json', 'golden.json'] as const;
+
+const answersOf = (folder: string): string | undefined =>
+  answerFiles.map((file) => join(folder, file)).find((file) => existsSync(file));
+
+function goldenFolders(root: string): { name: string; folder: string }[] {
+  const entries = existsSync(root) ? readdirSync(root) : [];
+  const folders = entries.map((name) => ({ name, folder: join(root, name) }));
+  const goldens = folders.filter(({ folder }) => answersOf(folder) !== undefined);
+  if (goldens.length > 0) return goldens;
+  throw new TenonError(
+    'config.invalid-option',
+    `--goldens is '${root}'; expected a folder that holds a folder for each checkpoint, with its answers in golden.json`,
+  );
+}
+
 /** In the package, seen from src and from the bundled dist. */
-function goldenFolder(name: string): string {
+function packagedFolder(name: string): string {
   for (const up of ['../', '../../', '../../../', '../../../../']) {
     const folder = fileURLToPath(new URL(`${up}tests/goldens/${name}/`, import.meta.url));
     if (existsSync(folder)) return folder;
@@ -53,10 +75,9 @@ function goldenFolder(name: string): string {
   invariant(false, `@tenon/core comes without the golden checkpoint ${name}`);
 }
 
-async function checkGolden(kit: Kit, name: string, dtype: Dtype): Promise<void> {
+async function checkGolden(kit: Kit, folder: string, dtype: Dtype): Promise<void> {
   kit.requireDtype(dtype);
-  const folder = goldenFolder(name);
-  const { cases } = JSON.parse(readFileSync(`${folder}exact.json`, 'utf8')) as { cases: GoldenCase[] };
+  const { cases } = JSON.parse(readFileSync(answersOf(folder)!, 'utf8')) as { cases: GoldenCase[] };
   const longest = Math.max(...cases.map(({ prompt, greedy }) => prompt.length + greedy.length));
   const sizes = { tokens: longest, seqs: 1, length: longest };
   const run = await TinyRun.open(kit, await openCheckpoint(folder, { tokenizer: false }), dtype, sizes);

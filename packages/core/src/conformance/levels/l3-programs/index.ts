@@ -6,6 +6,12 @@ import { invariantCases } from './invariants.js';
 import { parallelCases } from './parallel.js';
 import { referenceCases } from './reference.js';
 
-export function programLevel(): ConformanceCase[] {
-  return [...referenceCases(), ...invariantCases(), ...flightCases(), ...parallelCases(), ...goldenCases()];
+export function programLevel(goldens?: string): ConformanceCase[] {
+  return [
+    ...referenceCases(),
+    ...invariantCases(),
+    ...flightCases(),
+    ...parallelCases(),
+    ...goldenCases(goldens),
+  ];
 }
