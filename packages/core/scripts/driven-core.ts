@@ -2,7 +2,7 @@
 import { resultHeaderWords, rowMode, stepHeader, stepRegionNames } from '../src/backend/index.js';
 import type { CoreRequest } from '../src/engine/core-messages.js';
 import { EngineCore, type EngineCoreOptions } from '../src/engine/engine-core.js';
-import { coreStatNames, coreStatsOf, type CoreStats } from '../src/engine/output-records.js';
+import { coreStatNames, coreStatsOf, stepFactNames, type CoreStats } from '../src/engine/output-records.js';
 import { samplingDefaults } from '../src/sampling/resolve-sampling-params.js';
 import { buildSamplerRow } from '../src/sampling/sampler-row.js';
 
@@ -10,8 +10,8 @@ const numLogitRowsWord = stepHeader.indexOf('numLogitRows');
 const rowModesWord = stepHeader.length + stepRegionNames.indexOf('rowModes');
 const vocabSize = 32_000;
 /** Where the records of a step say how many sequences run and wait. */
-const numRunningAt = 1 + coreStatNames.indexOf('numRunning');
-const numWaitingAt = 1 + coreStatNames.indexOf('numWaiting');
+const numRunningAt = stepFactNames.length + coreStatNames.indexOf('numRunning');
+const numWaitingAt = stepFactNames.length + coreStatNames.indexOf('numWaiting');
 const sampler = buildSamplerRow(samplingDefaults, {
   suppressTokens: [],
   badWords: new Int32Array(0),

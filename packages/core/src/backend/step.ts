@@ -23,7 +23,8 @@ export const stepHeader = [
   'numHistorySeqs',
   /**
    * 0, or a number of the step's shape: steps of the same key have the same counts, the same regions at the same places, and no
-   * ragged lists, so what was recorded of one can be replayed for another.
+   * ragged lists, so what was recorded of one can be replayed for another. They are also alike in whether any row samples other than
+   * greedily, wants logprobs (numLogprobs ≥ 0), or has a penalty that is not neutral.
    */
   'captureKey',
   'reserved2',
@@ -82,14 +83,17 @@ export const rowMode = {
 
 /**
  * A step's result, int32/float32 words, with `numLogitRows` = L and `maxTopLogprobs` = K of the step:
- * header [resultHeaderWords]: stepId, status (0 ok), L, K, computeTimeUs, 3 reserved;
+ * header [resultHeaderWords]: stepId, status (0 ok), L, K, computeTimeUs, idleTimeUs, 2 reserved;
  * tokens i32 [L] (-1 where nothing was sampled), logprobs f32 [L], ranks i32 [L] (1 = most likely),
  * topIds i32 [L, K], topLogprobs f32 [L, K], descending; rows with fewer wanted entries are padded with -1;
  * then each tensor of kind `output` that no `sample` op writes, in the order of tensor numbers, row-major in its dtype, each
  * starting at a whole word (one-op programs of tests and probes read their answers there).
  */
 export const resultHeader = [
-  'stepId', 'status', 'numLogitRows', 'maxTopLogprobs', 'computeTimeUs', 'reserved0', 'reserved1', 'reserved2',
+  'stepId', 'status', 'numLogitRows', 'maxTopLogprobs',
+  /** Microseconds from the step's begin on the device to its end, and those before it in which the device had no step (0 for the first). */
+  'computeTimeUs', 'idleTimeUs',
+  'reserved1', 'reserved2',
 ] as const; // prettier-ignore
 export const resultHeaderWords = resultHeader.length;
 

@@ -5,13 +5,14 @@
 export class CaptureKeys {
   readonly #shapes: Int32Array[] = [];
 
-  /** Few shapes recur, so looking through them allocates nothing and costs nothing. */
+  /** `sampling`: a number of what the rows ask of it. Few shapes recur, so looking through them allocates nothing and costs nothing. */
   keyOf(
     numSeqs: number,
     numLogitRows: number,
     stride: number,
     maxTopLogprobs: number,
     blockTablesAt: number,
+    sampling: number,
   ): number {
     for (let i = 0; i < this.#shapes.length; i++) {
       const shape = this.#shapes[i]!;
@@ -20,10 +21,12 @@ export class CaptureKeys {
         shape[1] === numLogitRows &&
         shape[2] === stride &&
         shape[3] === maxTopLogprobs &&
-        shape[4] === blockTablesAt
+        shape[4] === blockTablesAt &&
+        shape[5] === sampling
       )
         return i + 1;
     }
-    return this.#shapes.push(Int32Array.of(numSeqs, numLogitRows, stride, maxTopLogprobs, blockTablesAt));
+    const shape = Int32Array.of(numSeqs, numLogitRows, stride, maxTopLogprobs, blockTablesAt, sampling);
+    return this.#shapes.push(shape);
   }
 }

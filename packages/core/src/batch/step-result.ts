@@ -28,6 +28,14 @@ export class StepResult {
     return this.words[resultHeader.indexOf('status')]!;
   }
 
+  get computeTimeUs(): number {
+    return this.words[resultHeader.indexOf('computeTimeUs')]!;
+  }
+
+  get idleTimeUs(): number {
+    return this.words[resultHeader.indexOf('idleTimeUs')]!;
+  }
+
   token(row: number): number {
     return this.words[resultHeaderWords + row]!;
   }

@@ -6,6 +6,7 @@ import { buildSamplerRow, withSeed } from '../sampling/sampler-row.js';
 import type { SamplingParams } from '../sampling/sampling-params.js';
 import { ScheduledStep } from '../scheduler/scheduled-step.js';
 import { Sequence } from '../scheduler/sequence.js';
+import { CaptureKeys } from './capture-keys.js';
 import { StepWriter } from './step-writer.js';
 
 const writerOptions = { maxNumSeqs: 8, maxNumBatchedTokens: 64, tokenBuckets: [], blockSize: 4 };
@@ -154,5 +155,19 @@ describe('StepWriter', () => {
       });
       expect(step.field('sizeWords')).toBe(step.words.length);
     }
+  });
+
+  it('gives steps of one key one shape and one kind of sampling, and few widths of tables', () => {
+    const captureKeys = new CaptureKeys();
+    const writer = new StepWriter({ ...writerOptions, captureKeys, maxBlocksPerSeq: 100 });
+    const write = (params: Partial<SamplingParams>, numBlocks = 1): StepView => {
+      const sequence = sequenceOf([1], { temperature: 0, ...params });
+      sequence.isFresh = false;
+      while (sequence.table.numBlocks < numBlocks) sequence.table.push(9);
+      return new StepView(writer.write(stepOf(sequence), 1));
+    };
+    const keyOf = (...given: Parameters<typeof write>) => write(...given).field('captureKey');
+    expect([{}, { temperature: 1 }, { logprobs: 0 }, { presencePenalty: 1 }, {}].map((params) => keyOf(params))).toEqual([1, 2, 3, 4, 1]); // prettier-ignore
+    expect([1, 64, 65, 1].map((numBlocks) => write({}, numBlocks).field('blockTableStride'))).toEqual([64, 64, 100, 100]); // prettier-ignore
   });
 });

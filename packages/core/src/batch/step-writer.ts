@@ -16,17 +16,22 @@ export interface StepWriterOptions {
   /** Shared by the writers of an engine; absent: steps bear no key. */
   readonly captureKeys?: CaptureKeys | undefined;
   readonly blockSize: number;
+  /** Blocks of the longest sequence there may be; absent: unknown. */
+  readonly maxBlocksPerSeq?: number;
 }
 
 const at = Object.fromEntries(stepHeader.map((field, i) => [field, i])) as Record<StepHeaderField, number>;
 
-/** Which of the rarely used per-row lists some row of the step has. */
-interface RaggedNeeds {
+/** What some row of the step asks of sampling: rarely used lists, then noise, logprobs and penalties. */
+interface SamplingNeeds {
   suppress: boolean;
   allowed: boolean;
   bias: boolean;
   badWords: boolean;
   history: boolean;
+  noise: boolean;
+  logprobs: boolean;
+  penalties: boolean;
 }
 
 /**
@@ -45,12 +50,15 @@ export class StepWriter {
   #numLogitRows = 0;
   #tablesVersion = -1;
   #stride = 0;
-  readonly #needs: RaggedNeeds = {
+  readonly #needs: SamplingNeeds = {
     suppress: false,
     allowed: false,
     bias: false,
     badWords: false,
     history: false,
+    noise: false,
+    logprobs: false,
+    penalties: false,
   };
 
   constructor(options: StepWriterOptions) {
@@ -129,7 +137,7 @@ export class StepWriter {
   #captureKey(maxTopLogprobs: number, numHistorySeqs: number): number {
     const { captureKeys } = this.#options;
     if (captureKeys === undefined || this.#numTokens !== this.#numSeqs || numHistorySeqs > 0) return 0;
-    const { suppress, allowed, bias, badWords } = this.#needs;
+    const { suppress, allowed, bias, badWords, noise, logprobs, penalties } = this.#needs;
     if (suppress || allowed || bias || badWords) return 0;
     return captureKeys.keyOf(
       this.#numSeqs,
@@ -137,6 +145,7 @@ export class StepWriter {
       this.#stride,
       maxTopLogprobs,
       this.#buffer.blockTablesAt,
+      (noise ? 1 : 0) | (logprobs ? 2 : 0) | (penalties ? 4 : 0),
     );
   }
 
@@ -231,6 +240,7 @@ export class StepWriter {
     words[region.rowModes + row] = mode;
     words[region.targets + row] = target;
     words[region.numLogprobs + row] = numLogprobs;
+    if (numLogprobs >= 0) this.#needs.logprobs = true;
     words[region.seedLow + row] = 0;
     words[region.seedHigh + row] = 0;
     floats[region.temperature + row] = 1;
@@ -268,6 +278,9 @@ export class StepWriter {
     this.#needs.bias = false;
     this.#needs.badWords = false;
     this.#needs.history = false;
+    this.#needs.noise = false;
+    this.#needs.logprobs = false;
+    this.#needs.penalties = false;
   }
 
   #noteNeeds(step: ScheduledStep, entry: number, sampler: SamplerRow): void {
@@ -275,6 +288,9 @@ export class StepWriter {
     if (sampler.allowedTokens.length > 0) this.#needs.allowed = true;
     if (sampler.biasTokens.length > 0) this.#needs.bias = true;
     if (sampler.badWords.length > 0) this.#needs.badWords = true;
+    if ((sampler.mode & rowMode.greedy) === 0) this.#needs.noise = true;
+    if (sampler.numLogprobs >= 0) this.#needs.logprobs = true;
+    if (hasPenalty(sampler)) this.#needs.penalties = true;
   }
 
   /** Tokens so far of sequences whose slot is new; pending ones cannot be among them. Returns how many sequences. */
@@ -365,8 +381,8 @@ export class StepWriter {
   #writeBlockTables(step: ScheduledStep): void {
     let longest = 1;
     for (let i = 0; i < step.numSeqs; i++) longest = Math.max(longest, step.sequences[i]!.table.numBlocks);
-    if (longest > this.#stride || 4 * longest < this.#stride) {
-      this.#stride = 2 ** Math.ceil(Math.log2(longest));
+    if (longest > this.#stride || 4 * Math.max(longest, smallestStride) < this.#stride) {
+      this.#stride = this.#strideFor(longest);
       this.#tablesVersion = -1;
     }
     this.#buffer.reserveTables(this.#numSeqs * this.#stride);
@@ -376,6 +392,13 @@ export class StepWriter {
     }
     for (let i = 0; i < step.numSeqs; i++) this.#writeBlockTable(i, step.sequences[i]!);
     for (let i = step.numSeqs; i < this.#numSeqs; i++) this.#writePaddedTable(i);
+  }
+
+  /** In few sizes, since each is a shape of its own to whoever records steps. */
+  #strideFor(longest: number): number {
+    const { maxBlocksPerSeq = Infinity } = this.#options;
+    const stride = Math.max(smallestStride, 2 ** Math.ceil(Math.log2(longest)));
+    return Math.max(longest, Math.min(stride, maxBlocksPerSeq));
   }
 
   #writePaddedTable(row: number): void {
@@ -396,6 +419,12 @@ export class StepWriter {
 }
 
 const none = new Int32Array(0);
+
+/** Of a row of block tables. */
+const smallestStride = 64;
+
+const hasPenalty = (sampler: SamplerRow): boolean =>
+  sampler.presencePenalty !== 0 || sampler.frequencyPenalty !== 0 || sampler.repetitionPenalty !== 1;
 
 /** Whether the token to be sampled comes before the sequence's minTokens. */
 function suppresses(step: ScheduledStep, entry: number): boolean {

@@ -16,7 +16,7 @@ class FakeEngine {
 
   step(stats: Partial<EngineStats>): void {
     this.current = { ...this.current, ...stats };
-    this.#listener({ numTokens: 1, interTokenMs: [] });
+    this.#listener({ numTokens: 1, numSeqs: 1, computeMicros: 0, idleMicros: 0, interTokenMs: [] });
   }
 }
 

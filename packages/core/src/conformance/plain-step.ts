@@ -89,7 +89,7 @@ export function encodeStep(step: PlainStep, keyOfShape?: KeyOfShape): Int32Array
   };
   const words = assemble(header, regions);
   if (keyOfShape !== undefined && header.numTokens === header.numSeqs && !hasLists(regions))
-    words[stepHeader.indexOf('captureKey')] = keyOfShape(shapeOf(words));
+    words[stepHeader.indexOf('captureKey')] = keyOfShape(`${shapeOf(words)};${samplingOf(rows)}`);
   return words;
 }
 
@@ -103,6 +103,19 @@ function paddingSequences({ sequences, numSeqs = 0 }: PlainStep): PlainSequence[
 const listRegions = ['historyOffsets', 'suppressOffsets', 'allowedOffsets', 'biasOffsets', 'badWordsOffsets'] as const; // prettier-ignore
 const hasLists = (regions: ReadonlyMap<StepRegion, number[]>): boolean =>
   listRegions.some((region) => (regions.get(region)?.length ?? 0) > 0);
+
+/** Whether any row draws, wants logprobs, has penalties. */
+function samplingOf(rows: readonly { row: PlainRow }[]): string {
+  const draws = ({ mode = rowMode.greedy }: PlainRow): boolean =>
+    (mode & rowMode.sample) !== 0 && (mode & rowMode.greedy) === 0;
+  const isPenalized = ({
+    presencePenalty = 0,
+    frequencyPenalty = 0,
+    repetitionPenalty = 1,
+  }: PlainRow): boolean => presencePenalty !== 0 || frequencyPenalty !== 0 || repetitionPenalty !== 1;
+  const wantsLogprobs = ({ numLogprobs = 0 }: PlainRow): boolean => numLogprobs >= 0;
+  return [draws, wantsLogprobs, isPenalized].map((asks) => rows.some(({ row }) => asks(row))).join();
+}
 
 /** Counts and the places of all regions, without the step's own number. */
 function shapeOf(words: Int32Array): string {

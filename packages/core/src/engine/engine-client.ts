@@ -14,7 +14,7 @@ import {
   addTotals,
   coreStatsOf,
   idleCoreStats,
-  numScheduledTokensOf,
+  stepFactsOf,
   visitOutputs,
   type CoreStats,
   type OutputVisitor,
@@ -364,7 +364,7 @@ export class EngineClient implements Engine {
     this.#coreStats = coreStatsOf(records);
     this.#nowMs = monotonicMs();
     visitOutputs(records, this.#visitor);
-    this.#observeStep(numScheduledTokensOf(records));
+    this.#observeStep(records);
     for (const state of this.#news) {
       const active = this.#active.get(state);
       if (state.isFinished) this.#endRequest(state);
@@ -374,10 +374,11 @@ export class EngineClient implements Engine {
     this.#watchdog.heard(this.#active.size > 0 || this.#coreStats.numStepsInFlight > 0);
   }
 
-  #observeStep(numTokens: number): void {
-    const step = { numTokens, interTokenMs: this.#interTokenMs };
+  #observeStep(records: Float64Array): void {
+    if (this.#stepListeners.length === 0) return;
+    const step = { ...stepFactsOf(records), interTokenMs: this.#interTokenMs };
     this.#interTokenMs = [];
-    if (numTokens > 0) for (const listener of this.#stepListeners) listener(step);
+    if (step.numTokens > 0) for (const listener of this.#stepListeners) listener(step);
   }
 
   #started(sequenceId: number, scheduledMs: number, numCachedTokens: number): void {

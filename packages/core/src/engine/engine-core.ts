@@ -11,7 +11,7 @@ import { Sequence } from '../scheduler/sequence.js';
 import { monotonicMs } from './clock.js';
 import type { CoreRequest, FromCore, ToCore } from './core-messages.js';
 import type { LogitsProcessors, SequenceProcessors } from './logits-processors.js';
-import { OutputEncoder } from './output-records.js';
+import { OutputEncoder, type StepFacts } from './output-records.js';
 
 export interface EngineCoreOptions {
   readonly scheduler: SchedulerOptions;
@@ -42,9 +42,19 @@ export function stepWriterOptions({
   decodeBuckets,
   captureKeys,
   blockSize,
+  maxModelLen,
 }: EngineCoreOptions): StepWriterOptions {
   const { maxNumSeqs, maxNumBatchedTokens } = scheduler;
-  return { maxNumSeqs, maxNumBatchedTokens, tokenBuckets, decodeBuckets, captureKeys, blockSize };
+  const maxBlocksPerSeq = Math.ceil(maxModelLen / blockSize);
+  return {
+    maxNumSeqs,
+    maxNumBatchedTokens,
+    tokenBuckets,
+    decodeBuckets,
+    captureKeys,
+    blockSize,
+    maxBlocksPerSeq,
+  };
 }
 
 /** A place for one step in flight. */
@@ -53,6 +63,8 @@ interface Lane {
   readonly writer: StepWriter;
   readonly result: StepResult;
   stepId: number;
+  /** There was nothing to compute before it. */
+  isAfterRest: boolean;
 }
 
 /**
@@ -76,6 +88,7 @@ export class EngineCore {
   #numInFlight = 0;
   #numUnreadOutputs = 0;
   #numSteps = 0;
+  #isResting = true;
   #numPreemptedEnds = 0;
   #isWakeUpDue = false;
   #isPumping = false;
@@ -100,6 +113,7 @@ export class EngineCore {
       writer: new StepWriter(writerOptions),
       result: new StepResult(),
       stepId: 0,
+      isAfterRest: true,
     }));
   }
 
@@ -137,9 +151,10 @@ export class EngineCore {
       this.#numInFlight--;
       if (error === undefined) this.#collect(lane);
       else this.#failStep(error);
-      const { numTokens } = lane.step;
+      const facts = factsOf(lane);
       this.#pump();
-      this.#flush(numTokens);
+      this.#isResting = this.#numInFlight === 0;
+      this.#flush(facts);
       if (this.#numInFlight === 0) this.#onDrained?.();
     });
   }
@@ -217,7 +232,7 @@ export class EngineCore {
       this.#isWakeUpDue = false;
       this.#guard(() => {
         this.#pump();
-        if (this.#numInFlight === 0) this.#flush(0);
+        if (this.#numInFlight === 0) this.#flush();
       });
     });
   }
@@ -249,6 +264,8 @@ export class EngineCore {
       return false;
     }
     lane.stepId = ++this.#numSteps;
+    lane.isAfterRest = this.#isResting;
+    this.#isResting = false;
     const failures = this.#options.logitsProcessors === undefined ? [] : this.#processLogits(lane.step);
     const words = lane.writer.write(lane.step, lane.stepId);
     const result = lane.result.prepare(lane.writer.numLogitRows, lane.step.maxTopLogprobs);
@@ -330,9 +347,9 @@ export class EngineCore {
       this.#encoder.logprob(result.topId(row, k), result.topLogprob(row, k), k + 1);
   }
 
-  #flush(numScheduledTokens: number): void {
+  #flush(step?: StepFacts): void {
     const { counters } = this.#scheduler;
-    const records = this.#encoder.finish(numScheduledTokens, {
+    const records = this.#encoder.finish(step, {
       numRunning: this.#scheduler.numRunning,
       numWaiting: this.#scheduler.numWaiting,
       numFreeBlocks: this.#kv.numFreeBlocks,
@@ -392,4 +409,13 @@ export class EngineCore {
       if (this.#dead === undefined) this.#die(asTenonError(error));
     }
   }
+}
+
+function factsOf({ step, result, isAfterRest }: Lane): StepFacts {
+  return {
+    numTokens: step.numTokens,
+    numSeqs: step.numSeqs,
+    computeMicros: result.computeTimeUs,
+    idleMicros: isAfterRest ? 0 : result.idleTimeUs,
+  };
 }

@@ -1,12 +1,16 @@
 /**
- * What a step brought, as one Float64Array for all its sequences: [numScheduledTokens, gauges and counters in the order
- * of `coreStatNames`], then records:
+ * What a step brought, as one Float64Array for all its sequences: [the step's facts in the order of `stepFactNames`, gauges and
+ * counters in the order of `coreStatNames`], then records:
  * started [1, sequenceId, scheduledMs, numCachedTokens];
  * token [2, sequenceId, tokenId, end (index in `endReasons`), numLogprobs, (tokenId, logprob, rank)…];
  * score [3, sequenceId, position of the prompt token, numLogprobs, (tokenId, logprob, rank)…].
  */
 import type { EndReason } from '../scheduler/scheduler.js';
 import type { Logprob } from './types.js';
+
+export const stepFactNames = ['numTokens', 'numSeqs', 'computeMicros', 'idleMicros'] as const;
+/** Of no step: zeros. */
+export type StepFacts = Record<(typeof stepFactNames)[number], number>;
 
 export const coreStatNames = [
   'numRunning', 'numWaiting', 'numFreeBlocks', 'numUsedBlocks', 'numPreemptionsTotal', 'numPreemptedEndsTotal',
@@ -27,7 +31,8 @@ export function addTotals(now: CoreStats, past: CoreStats): CoreStats {
   return { ...now, ...Object.fromEntries(totalNames.map((name) => [name, now[name] + past[name]])) };
 }
 
-const headerLength = 1 + coreStatNames.length;
+const statsAt = stepFactNames.length;
+const headerLength = statsAt + coreStatNames.length;
 const endReasons: readonly (EndReason | undefined)[] = [undefined, 'stop', 'length'];
 const kinds = { started: 1, token: 2, score: 3 } as const;
 
@@ -63,9 +68,9 @@ export class OutputEncoder {
   }
 
   /** The message, as an array of its own; the encoder starts afresh. */
-  finish(numScheduledTokens: number, stats: CoreStats): Float64Array {
-    this.#values[0] = numScheduledTokens;
-    for (let i = 0; i < coreStatNames.length; i++) this.#values[1 + i] = stats[coreStatNames[i]!];
+  finish(step: StepFacts | undefined, stats: CoreStats): Float64Array {
+    for (let i = 0; i < statsAt; i++) this.#values[i] = step?.[stepFactNames[i]!] ?? 0;
+    for (let i = 0; i < coreStatNames.length; i++) this.#values[statsAt + i] = stats[coreStatNames[i]!];
     const message = this.#values.slice(0, this.#length);
     this.#length = headerLength;
     return message;
@@ -100,8 +105,12 @@ export interface OutputVisitor {
 
 export const numScheduledTokensOf = (message: Float64Array): number => message[0]!;
 
+export function stepFactsOf(message: Float64Array): StepFacts {
+  return Object.fromEntries(stepFactNames.map((name, i) => [name, message[i]!])) as StepFacts;
+}
+
 export function coreStatsOf(message: Float64Array): CoreStats {
-  return Object.fromEntries(coreStatNames.map((name, i) => [name, message[1 + i]!])) as CoreStats;
+  return Object.fromEntries(coreStatNames.map((name, i) => [name, message[statsAt + i]!])) as CoreStats;
 }
 
 /** Calls the visitor for every record, in order. */

@@ -136,6 +136,10 @@ export interface FinishedRequest {
 
 export interface StepObservation {
   readonly numTokens: number;
+  readonly numSeqs: number;
+  /** Microseconds that the device took, and those before in which it waited for this step, although there was work. */
+  readonly computeMicros: number;
+  readonly idleMicros: number;
   /** Milliseconds between a sequence's tokens, one entry per token sent out that was not its first. */
   readonly interTokenMs: readonly number[];
 }

@@ -152,7 +152,15 @@ export class ScriptedEngine implements Engine {
         throw new TenonError('capacity.shutting-down', 'the server stopped before the end');
       if (k === this.#script.failAfterTokens)
         throw this.#script.failure ?? new TenonError('backend.step-failed', 'boom');
-      for (const listener of this.#steps) listener({ numTokens: params.n, interTokenMs: k === 0 ? [] : [1] });
+      const numSeqs = params.n;
+      const step = {
+        numTokens: numSeqs,
+        numSeqs,
+        computeMicros: 0,
+        idleMicros: 0,
+        interTokenMs: k === 0 ? [] : [1],
+      };
+      for (const listener of this.#steps) listener(step);
       const finished = k === maxTokens - 1;
       if (params.outputKind !== 'delta' && !finished) continue;
       const from = params.outputKind === 'delta' ? k : 0;

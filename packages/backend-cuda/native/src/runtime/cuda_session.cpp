@@ -1,9 +1,10 @@
 #include "cuda_session.h"
 
-#include <sched.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "cuda_status.h"
@@ -18,8 +19,18 @@ using tenon::StatusCode;
 using tenon::StepRegion;
 
 constexpr size_t kAlignment = 256;
-// While a step computes, its results are looked for this often; a CPU core that spins would buy nothing.
+// 1: steps are timed on the device.
+constexpr const char* kTimesVariable = "TENON_CUDA_STEP_TIMES";
+// While a step computes, its results are looked for this often; a CPU core that spins would buy nothing. The kernel's own slack for
+// timers is ten times that.
 constexpr long kPollNanoseconds = 5'000;
+thread_local const int poll_is_punctual = prctl(PR_SET_TIMERSLACK, 1'000UL);
+
+// Every row without, or as many as there are sequences with twenty top logprobs; results of other steps grow.
+size_t PlainResultWords(const tenon::PlanLimits& limits) {
+  const int64_t words = std::max(int64_t{limits.max_logit_rows} * 3, int64_t{limits.max_seqs} * (3 + 2 * 20));
+  return static_cast<size_t>(tenon::kResultHeaderWords + words);
+}
 
 constexpr size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
 
@@ -47,12 +58,19 @@ Status CudaSession::Init(int num_sms) {
   TENON_RETURN_IF_ERROR(CheckOps());
   TENON_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   for (Lane& lane : lanes_) TENON_CUDA(cudaEventCreateWithFlags(&lane.done, cudaEventDisableTiming));
-  return Status::Ok();
+  return AskForTimes();
 }
 
 CudaSession::~CudaSession() {
   if (stream_ != nullptr && !cancelled_.load()) cudaStreamSynchronize(stream_);
-  for (Lane& lane : lanes_) Release(lane);
+  for (Lane& lane : lanes_) {
+    for (const Buffer& buffer : {lane.step, lane.result})
+      if (buffer.data != nullptr) cudaFreeHost(buffer.data);
+    if (lane.done != nullptr) cudaEventDestroy(lane.done);
+  }
+  for (const TimedStep& timed : timed_)
+    for (cudaEvent_t event : {timed.begin, timed.end})
+      if (event != nullptr) cudaEventDestroy(event);
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 
@@ -87,8 +105,13 @@ Status CudaSession::AllocateScratch(int /*num_sms*/) {
   for (const tenon::PlanSegment& segment : plan_.segments)
     sampled_rows = std::max<int64_t>(sampled_rows, segment.tile > 0 ? segment.tile : limits.max_logit_rows);
   TENON_RETURN_IF_ERROR(ops_.Allocate(pool_, attention, SampleScratchBytes(sampled_rows, limits.vocab_size)));
-  for (Lane& lane : lanes_) TENON_RETURN_IF_ERROR(Reserve(lane, tenon::StepView::MaxPlainWords(limits), 1024));
-  return Status::Ok();
+  const size_t step_words = tenon::StepView::MaxPlainWords(limits), result_words = PlainResultWords(limits);
+  for (Lane& lane : lanes_) {
+    TENON_RETURN_IF_ERROR(ReservePinned(lane.step, step_words));
+    TENON_RETURN_IF_ERROR(ReservePinned(lane.result, result_words));
+  }
+  TENON_RETURN_IF_ERROR(ReserveOnDevice(device_step_, step_words));
+  return ReserveOnDevice(device_result_, result_words);
 }
 
 Status CudaSession::CreateKvCache(std::vector<tenon::KvHandle>* handles) {
@@ -112,65 +135,79 @@ Status CudaSession::CreateKvCache(std::vector<tenon::KvHandle>* handles) {
   return Status::Ok();
 }
 
-Status CudaSession::Reserve(Lane& lane, size_t step_words, size_t result_words) {
-  void* device = nullptr;
-  if (step_words > lane.step_words) {
-    if (lane.pinned_step != nullptr) cudaFreeHost(lane.pinned_step);
-    if (lane.device_step != nullptr) pool_.Free(lane.device_step);
-    lane.step_words = 0;
-    TENON_CUDA(cudaHostAlloc(reinterpret_cast<void**>(&lane.pinned_step), step_words * sizeof(int32_t), cudaHostAllocDefault));
-    TENON_RETURN_IF_ERROR(pool_.Allocate(Arena::kWorkspace, step_words * sizeof(int32_t), &device));
-    lane.device_step = static_cast<int32_t*>(device);
-    lane.step_words = step_words;
+// Times cost two events a step, so they are for benchmarks.
+Status CudaSession::AskForTimes() {
+  const char* asked = std::getenv(kTimesVariable);
+  if (asked == nullptr || std::strcmp(asked, "0") == 0) return Status::Ok();
+  if (std::strcmp(asked, "1") != 0)
+    return Status::Error(StatusCode::kInvalidOption, "%s is '%s'; expected 0 or 1", kTimesVariable, asked);
+  for (TimedStep& timed : timed_) {
+    TENON_CUDA(cudaEventCreate(&timed.begin));
+    TENON_CUDA(cudaEventCreate(&timed.end));
   }
-  if (result_words > lane.result_words) {
-    if (lane.pinned_result != nullptr) cudaFreeHost(lane.pinned_result);
-    if (lane.device_result != nullptr) pool_.Free(lane.device_result);
-    lane.result_words = 0;
-    TENON_CUDA(cudaHostAlloc(reinterpret_cast<void**>(&lane.pinned_result), result_words * sizeof(int32_t), cudaHostAllocDefault));
-    TENON_RETURN_IF_ERROR(pool_.Allocate(Arena::kWorkspace, result_words * sizeof(int32_t), &device));
-    lane.device_result = static_cast<int32_t*>(device);
-    lane.result_words = result_words;
-  }
+  takes_times_ = true;
   return Status::Ok();
 }
 
-void CudaSession::Release(Lane& lane) {
-  if (lane.pinned_step != nullptr) cudaFreeHost(lane.pinned_step);
-  if (lane.pinned_result != nullptr) cudaFreeHost(lane.pinned_result);
-  if (lane.done != nullptr) cudaEventDestroy(lane.done);
+Status CudaSession::ReservePinned(Buffer& buffer, size_t words) {
+  if (words <= buffer.words) return Status::Ok();
+  if (buffer.data != nullptr) cudaFreeHost(buffer.data);
+  buffer = {};
+  void* data = nullptr;
+  TENON_CUDA(cudaHostAlloc(&data, words * sizeof(int32_t), cudaHostAllocDefault));
+  buffer = {static_cast<int32_t*>(data), words};
+  return Status::Ok();
+}
+
+Status CudaSession::ReserveOnDevice(Buffer& buffer, size_t words) {
+  if (words <= buffer.words) return Status::Ok();
+  if (buffer.data != nullptr) pool_.Free(buffer.data);  // cudaFree waits for the device
+  buffer = {};
+  void* data = nullptr;
+  TENON_RETURN_IF_ERROR(pool_.Allocate(Arena::kWorkspace, words * sizeof(int32_t), &data));
+  buffer = {static_cast<int32_t*>(data), words};
+  return Status::Ok();
 }
 
 Status CudaSession::BeginStep(const tenon::StepView& host_step, const tenon::ResultView& host_result, tenon::StepView* step,
                               tenon::ResultView* result) {
-  lane_ = &lanes_[next_lane_];
-  const size_t step_words = host_step.packed_words(), result_words = host_result.size_words();
-  if (step_words > lane_->step_words || result_words > lane_->result_words) {
-    // cudaFree waits for the device
-    ++host_syncs_;
-    const auto grown = [](size_t wanted, size_t have) { return wanted > have ? wanted + wanted / 2 : have; };
-    TENON_RETURN_IF_ERROR(Reserve(*lane_, grown(step_words, lane_->step_words), grown(result_words, lane_->result_words)));
-  }
-  const tenon::StepView staged = host_step.Pack(lane_->pinned_step);
-  TENON_CUDA(cudaMemcpyAsync(lane_->device_step, lane_->pinned_step, staged.size_words() * sizeof(int32_t),
-                             cudaMemcpyHostToDevice, stream_));
-  *step = staged.Rebased(lane_->device_step);
-  *result = host_result.Rebased(lane_->device_result);
+  lane_ = &lanes_[num_begun_ % kNumLanes];
+  TENON_RETURN_IF_ERROR(Reserve(host_step.packed_words(), host_result.size_words()));
+  const tenon::StepView staged = host_step.Pack(lane_->step.data);
+  if (takes_times_) TENON_CUDA(cudaEventRecord(timed_[num_begun_ % kNumTimed].begin, stream_));
+  TENON_CUDA(cudaMemcpyAsync(device_step_.data, lane_->step.data, staged.size_words() * sizeof(int32_t), cudaMemcpyHostToDevice,
+                             stream_));
+  *step = staged.Rebased(device_step_.data);
+  *result = host_result.Rebased(device_result_.data);
   lane_->host_result = host_result;
   return ops_.BeginStep(host_step, *step, stream_);
 }
 
+// Room for a step, where it has longer lists than any before.
+Status CudaSession::Reserve(size_t step_words, size_t result_words) {
+  const auto grown = [](size_t wanted, size_t have) { return wanted > have ? wanted + wanted / 2 : have; };
+  if (step_words <= std::min(lane_->step.words, device_step_.words) &&
+      result_words <= std::min(lane_->result.words, device_result_.words))
+    return Status::Ok();
+  ++host_syncs_;
+  TENON_RETURN_IF_ERROR(ReservePinned(lane_->step, grown(step_words, lane_->step.words)));
+  TENON_RETURN_IF_ERROR(ReservePinned(lane_->result, grown(result_words, lane_->result.words)));
+  TENON_RETURN_IF_ERROR(ReserveOnDevice(device_step_, grown(step_words, device_step_.words)));
+  return ReserveOnDevice(device_result_, grown(result_words, device_result_.words));
+}
+
 Status CudaSession::EndStep() {
-  TENON_CUDA(cudaMemcpyAsync(lane_->pinned_result, lane_->device_result, lane_->host_result.size_words() * sizeof(int32_t),
+  TENON_CUDA(cudaMemcpyAsync(lane_->result.data, device_result_.data, lane_->host_result.size_words() * sizeof(int32_t),
                              cudaMemcpyDeviceToHost, stream_));
+  if (takes_times_) TENON_CUDA(cudaEventRecord(timed_[num_begun_ % kNumTimed].end, stream_));
   TENON_CUDA(cudaEventRecord(lane_->done, stream_));
-  next_lane_ = (next_lane_ + 1) % kNumLanes;
+  ++num_begun_;
   return Status::Ok();
 }
 
 Status CudaSession::WaitStep() {
-  Lane& lane = lanes_[oldest_lane_];
-  oldest_lane_ = (oldest_lane_ + 1) % kNumLanes;
+  Lane& lane = lanes_[num_waited_++ % kNumLanes];
+  static_cast<void>(poll_is_punctual);
   for (;;) {
     const cudaError_t state = cudaEventQuery(lane.done);
     if (state == cudaSuccess) break;
@@ -179,8 +216,19 @@ Status CudaSession::WaitStep() {
     const timespec pause{0, kPollNanoseconds};
     nanosleep(&pause, nullptr);
   }
-  std::memcpy(lane.host_result.words(), lane.pinned_result, lane.host_result.size_words() * sizeof(int32_t));
+  std::memcpy(lane.host_result.words(), lane.result.data, lane.host_result.size_words() * sizeof(int32_t));
   return Status::Ok();
+}
+
+bool CudaSession::TimesOfStep(tenon::StepTimes* times) {
+  if (!takes_times_) return false;
+  const TimedStep &before = timed_[(num_waited_ + kNumTimed - 2) % kNumTimed], &step = timed_[(num_waited_ - 1) % kNumTimed];
+  const auto micros = [](cudaEvent_t from, cudaEvent_t to) {
+    float milliseconds = 0;
+    return cudaEventElapsedTime(&milliseconds, from, to) == cudaSuccess ? static_cast<uint64_t>(milliseconds * 1e3f + 0.5f) : 0;
+  };
+  *times = {.compute_us = micros(step.begin, step.end), .idle_us = num_waited_ > 1 ? micros(before.end, step.begin) : 0};
+  return true;
 }
 
 Status CudaSession::BeginCapture() {

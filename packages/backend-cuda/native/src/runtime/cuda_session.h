@@ -1,8 +1,9 @@
 // One loaded plan on a GPU: its stream, the buffers of the steps in flight, weights, cache, and recorded steps.
 //
 // A step's way: BeginStep packs it into pinned memory and enqueues its upload; the ops enqueue kernels; EndStep enqueues the
-// download of the results and an event; WaitStep, on the completion thread, waits for the event. Two lanes of buffers take turns,
-// so that the device always has the next step before it has ended this one.
+// download of the results and an event; WaitStep, on the completion thread, waits for the event. Two lanes of pinned buffers take
+// turns, so that the device always has the next step before it has ended this one. On the device, where one step follows the
+// other, one buffer is enough; so a recorded step is recorded once.
 #pragma once
 
 #include <array>
@@ -37,6 +38,7 @@ class CudaSession final : public tenon::Session {
   tenon::Status EndStep() override;
   bool IsAsynchronous() const override { return true; }
   tenon::Status WaitStep() override;
+  bool TimesOfStep(tenon::StepTimes* times) override;
   void Cancel() override { cancelled_.store(true); }
 
   bool CanCapture() const override { return true; }
@@ -51,26 +53,33 @@ class CudaSession final : public tenon::Session {
   tenon::SessionCounters counters() const override;
 
  private:
-  // Buffers of one step in flight.
+  // Words that the host and the device know, in pinned memory and on the device.
+  struct Buffer {
+    int32_t* data = nullptr;
+    size_t words = 0;
+  };
+  // What one step in flight has on the host.
   struct Lane {
-    int32_t* pinned_step = nullptr;
-    int32_t* device_step = nullptr;
-    size_t step_words = 0;
-    int32_t* pinned_result = nullptr;
-    int32_t* device_result = nullptr;
-    size_t result_words = 0;
+    Buffer step, result;
     cudaEvent_t done = nullptr;
     tenon::ResultView host_result;
   };
+  // Of a step: recorded where the device's times are asked for.
+  struct TimedStep {
+    cudaEvent_t begin = nullptr, end = nullptr;
+  };
   static constexpr size_t kNumLanes = 2;
+  static constexpr size_t kNumTimed = kNumLanes + 1;  // the step that was waited for before, too
 
   explicit CudaSession(const tenon::Plan& plan) : plan_(plan), ops_(plan.limits) {}
   tenon::Status Init(int num_sms);
   tenon::Status CheckOps() const;
   tenon::Status AllocateScratch(int num_sms);
-  // Makes the lane's buffers at least so large; nothing of the lane is in use.
-  tenon::Status Reserve(Lane& lane, size_t step_words, size_t result_words);
-  void Release(Lane& lane);
+  // Makes room for so many words; waits for the device where it has to grow.
+  tenon::Status ReservePinned(Buffer& buffer, size_t words);
+  tenon::Status ReserveOnDevice(Buffer& buffer, size_t words);
+  tenon::Status AskForTimes();
+  tenon::Status Reserve(size_t step_words, size_t result_words);
 
   const tenon::Plan& plan_;
   int num_sms_ = 0;
@@ -79,10 +88,13 @@ class CudaSession final : public tenon::Session {
   cudaStream_t stream_ = nullptr;
   std::vector<LoadedWeight> weights_;
   std::vector<KvLayer> kv_layers_;
+  Buffer device_step_, device_result_;
   std::array<Lane, kNumLanes> lanes_;
-  size_t next_lane_ = 0;    // of the device thread
-  size_t oldest_lane_ = 0;  // of the completion thread
-  Lane* lane_ = nullptr;    // of the step that is being enqueued
+  std::array<TimedStep, kNumTimed> timed_;
+  bool takes_times_ = false;
+  size_t num_begun_ = 0;   // steps, of the device thread
+  size_t num_waited_ = 0;  // of the completion thread
+  Lane* lane_ = nullptr;   // of the step that is being enqueued
   std::atomic<bool> cancelled_{false};
   std::atomic<uint64_t> host_syncs_{0};
   std::atomic<bool> frozen_{false};

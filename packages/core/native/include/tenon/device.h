@@ -101,6 +101,12 @@ struct SessionCounters {
   uint64_t host_syncs = 0;
 };
 
+// When a step was on the device, by the device's own clock.
+struct StepTimes {
+  uint64_t compute_us = 0;  // from its begin to its end
+  uint64_t idle_us = 0;     // from the end of the step before to its begin
+};
+
 // A recording of calls, which the session that made it can replay. Destroyed before its session, on the device thread,
 // when no step is in flight.
 class Graph {
@@ -145,6 +151,8 @@ class Session {
   // On the completion thread (while loading: on the device thread): returns when the oldest step that was ended and not yet waited for has its results in the
   // host's buffer, or with the error that befell it on the device.
   virtual Status WaitStep() { return Status::Ok(); }
+  // On the thread of WaitStep, right after it: the times of that step, where the session measures them; else they are taken on the host.
+  virtual bool TimesOfStep(StepTimes* /*times*/) { return false; }
   // From any thread, at any time: the session is given up, because its environment ends and it has not come to rest within
   // a second. Whatever waits for the device, in any method, returns backend.device-lost soon, now and from now on, and writes
   // no results. The destructor, which follows, may wait for the device for a second or two, and then rather leaves memory

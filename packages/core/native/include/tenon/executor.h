@@ -102,12 +102,9 @@ class Executor {
     if (is_asynchronous()) TENON_RETURN_IF_ERROR(session_->WaitStep());
     if (!ticket.status.ok()) return ticket.status;
     if (cancelled_) return Cancelled();
-    const auto now = Clock::now();
-    // A step that was enqueued while another ran has computed since that one ended.
-    const auto elapsed = std::chrono::duration_cast<std::chrono::microseconds>(now - std::max(ticket.start, last_finish_));
-    last_finish_ = now;
-    const int32_t header[kResultHeaderWords] = {ticket.step_id, 0, ticket.num_logit_rows, ticket.max_top_logprobs,
-                                                static_cast<int32_t>(elapsed.count())};
+    const StepTimes times = TimesOf(ticket);
+    const int32_t header[kResultHeaderWords] = {ticket.step_id,        0, ticket.num_logit_rows, ticket.max_top_logprobs,
+                                                Word(times.compute_us), Word(times.idle_us)};
     std::copy(std::begin(header), std::end(header), ticket.header);
     return Status::Ok();
   }
@@ -136,6 +133,20 @@ class Executor {
 
  private:
   Executor(Plan plan, DeviceGroup& group) : plan_(std::move(plan)), group_(group) {}
+
+  // Of a step that has just ended. As the host sees it, a step that was enqueued while another ran has computed since that one ended.
+  StepTimes TimesOf(const Ticket& ticket) {
+    const auto now = Clock::now(), before = last_finish_ == Clock::time_point{} ? ticket.start : last_finish_;
+    const auto begin = std::max(ticket.start, before);
+    last_finish_ = now;
+    StepTimes times;
+    if (is_asynchronous() && session_->TimesOfStep(&times)) return times;
+    return {.compute_us = Micros(now - begin), .idle_us = Micros(begin - before)};
+  }
+  static uint64_t Micros(Clock::duration time) {
+    return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(time).count());
+  }
+  static int32_t Word(uint64_t value) { return static_cast<int32_t>(std::min<uint64_t>(value, INT32_MAX)); }
 
   static Status Cancelled() { return Status(StatusCode::kDeviceLost, "the session was given up"); }
 
