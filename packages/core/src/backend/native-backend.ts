@@ -110,7 +110,7 @@ function findAddon({ packageJson, addon }: NativeBackendOptions, require: NodeJS
     return require.resolve(`${prebuilt}/${addon}.node`);
   } catch {
     const tools = 'npm install cmake-js node-addon-api node-api-headers';
-    const remedy = `install ${prebuilt}, or build it, with a C++20 compiler, make and cmake: ${tools} && npm explore ${name} -- npm run build:native`;
+    const remedy = `install ${prebuilt}, or build it, with a C++20 compiler, make, cmake and what its README names: ${tools} && npm explore ${name} -- npm run build:native`;
     throw failure(
       'backend.load-failed',
       `the native addon ${built} does not exist, and ${prebuilt} is not installed; ${remedy}`,

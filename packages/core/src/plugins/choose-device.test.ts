@@ -147,6 +147,9 @@ describe('auto', () => {
         'no device can be used: crashing-backend 1.2.3: probe-failed: it was ended by SIGSEGV; update it; ' +
         'toy-backend 1.2.3: unusable: no driver',
     });
+    await expect(choose('auto', [failed('other', 'ignored')])).rejects.toThrow(
+      'no device can be used: other-backend 1.2.3: ignored: it was ended by SIGSEGV; update it',
+    );
     await expect(choose('auto', [])).rejects.toThrow(
       "no backend 'auto'; found: none; install @tenon/backend-cpu",
     );

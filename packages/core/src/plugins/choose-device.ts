@@ -126,12 +126,14 @@ async function loadUsable(
   return { usable, problems };
 }
 
-/** What might have been used. Of what is ignored, another is there in its place. */
+/** What might have been used. Of what is ignored, another is there in its place, or the hardware is not. */
 function problemOf(report: BackendReport): string[] {
   const { state } = report;
-  if (state === 'ok' || state === 'ignored') return [];
-  return [`${packageOf(report)}: ${state}: ${withRemedy(report)}`];
+  return state === 'ok' || state === 'ignored' ? [] : [describeProblem(report)];
 }
+
+const describeProblem = (report: BackendReport): string =>
+  `${packageOf(report)}: ${report.state}: ${withRemedy(report)}`;
 
 /** Devices of one kind, as a host has several, are asked once. */
 async function assessAll(devices: readonly Usable[], assess: Assess): Promise<RankedDevice[]> {
@@ -164,8 +166,10 @@ function packageOf({ name, version }: BackendReport): string {
 }
 
 function noneUsable(problems: readonly string[], reports: readonly BackendReport[]): TenonError {
-  if (problems.length === 0) return notFound('auto', reports);
-  const message = `no device can be used: ${problems.join('; ')}`;
+  const ignored = reports.filter(({ state }) => state === 'ignored').map(describeProblem);
+  const all = [...problems, ...ignored];
+  if (all.length === 0) return notFound('auto', reports);
+  const message = `no device can be used: ${all.join('; ')}`;
   return new TenonError('config.device-unusable', message, { param: 'device' });
 }
 

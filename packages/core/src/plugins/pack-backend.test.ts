@@ -73,6 +73,14 @@ it('packs a backend without native code as it is', () => {
   expect(manifestIn(tarballs[0]!)).toEqual(manifest);
 });
 
+it("lets the package's own script have the last word", () => {
+  const scripts = (check: string) => ({ ...manifest, scripts: { 'check:pack': check } });
+  write('package.json', JSON.stringify(scripts('echo half of it is missing >&2; exit 1')));
+  expect(pack).toThrow(/cannot be packed: its script check:pack failed: half of it is missing$/);
+  write('package.json', JSON.stringify(scripts('exit 0')));
+  expect(pack()).toHaveLength(1);
+});
+
 it('says what is missing', () => {
   write('native/kernel.cpp', '');
   expect(pack).toThrow('native/build/Release has 0 addons (*.node); expected 1: build it with npm run build');

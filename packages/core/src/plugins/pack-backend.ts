@@ -34,7 +34,8 @@ const sharedFields = ['version', 'license', 'author', 'repository', 'homepage', 
 /**
  * Writes the tarballs of the backend in `folder` into `outFolder`, and names them in the order in which they have to be published: that
  * of this machine's platform first, so that nobody can install the package without it.
- * @throws config.backend-invalid where the folder holds no backend, or one that is not built for a platform that it names
+ * @throws config.backend-invalid where the folder holds no backend, one that is not built for a platform that it names, or one whose own
+ * script `check:pack` fails
  */
 export function packBackend(folder: string, outFolder: string): readonly string[] {
   const manifest = readBackend(folder);
@@ -45,6 +46,7 @@ export function packBackend(folder: string, outFolder: string): readonly string[
       folder,
       `native/build/Release has ${addons.length} addons (*.node); expected 1: build it with npm run build`,
     );
+  runOwnCheck(folder, manifest);
   const scratch = mkdtempSync(join(tmpdir(), 'tenon-pack-'));
   try {
     mkdirSync(outFolder, { recursive: true });
@@ -77,6 +79,13 @@ function findAddons(folder: string): string[] {
   return readdirSync(release)
     .filter((file) => file.endsWith('.node'))
     .map((file) => join(release, file));
+}
+
+/** The backend's own last word on whether what was built is what it promises. */
+function runOwnCheck(folder: string, { scripts }: PackageJson): void {
+  if ((scripts as Readonly<Record<string, string>> | undefined)?.['check:pack'] === undefined) return;
+  const { status, stderr } = spawnSync('npm', ['run', '--silent', 'check:pack'], { cwd: folder, encoding: 'utf8' }); // prettier-ignore
+  if (status !== 0) throw invalid(folder, `its script check:pack failed: ${stderr.trim()}`);
 }
 
 /** The platforms that the manifest names, this machine's among them. */

@@ -27,3 +27,9 @@ export function findMatch(
   const ofVendor = present.find((id) => named.includes(`${id.split(':')[0]}:*`));
   return ofVendor === undefined ? undefined : { id: ofVendor, isExact: false };
 }
+
+/** Whether the hardware that a manifest names is known not to be here. Not where it names none, or this machine has no list. */
+export function lacksHardware(matches: readonly DeviceMatch[], present: readonly string[]): boolean {
+  const namesHardware = matches.length > 0 && matches.every(({ pci }) => pci.length > 0);
+  return namesHardware && present.length > 0 && findMatch(matches, present) === undefined;
+}

@@ -121,7 +121,8 @@ interface Place {
 }
 
 /** What may be absent, and is no mistake then: dependencies that are no plugins, packages of ours. */
-const isNamedByUser = (source: PluginSource): boolean => source !== 'dependency' && source !== 'first-party';
+export const isNamedByUser = (source: PluginSource): boolean =>
+  source !== 'dependency' && source !== 'first-party';
 
 /** TENON_PLUGINS may name a registered folder by its package's name. */
 function isOwnNameOfOne(name: string, source: PluginSource, packages: Map<string, PluginPackage>): boolean {

@@ -2,11 +2,12 @@
 import type { BackendInfo, DeviceInfo } from '../backend/index.js';
 import { discoverBackends, type Candidate, type Refusal } from './discover.js';
 import type { BackendManifest } from './manifest.js';
-import type { DiscoverOptions } from './plugin-packages.js';
+import { lacksHardware, pciDevices } from './pci-devices.js';
+import { isNamedByUser, type DiscoverOptions } from './plugin-packages.js';
 import { probeBackend, probeTimeoutMs, type ProbeLimits } from './probe.js';
 
 /**
- * ok: a device of it can be used. ignored: another one counts instead. untrusted: its code may not run. incompatible: not for this
+ * ok: a device of it can be used. ignored: another one counts instead, or this machine lacks the hardware it is for. untrusted: its code may not run. incompatible: not for this
  * core or machine, or not a backend. probe-failed: its code does not do what it has to. unusable: none of its devices can be used.
  */
 export type BackendState = 'ok' | Refusal['state'] | 'probe-failed' | 'unusable';
@@ -44,7 +45,9 @@ export async function surveyBackends(options: SurveyOptions): Promise<readonly B
       const { manifest, refusal, ...base } = candidate;
       if (refusal !== undefined) return { ...base, manifest, ...refusal, devices: [] };
       if (wantedId !== undefined && base.id !== wantedId) return { ...base, manifest, ...notWanted(options.device), devices: [] }; // prettier-ignore
-      return probed(candidate, manifest!, { timeoutMs, signal: options.signal });
+      return probed(candidate, manifest!, { timeoutMs, signal: options.signal }).then(
+        wantedId === undefined ? ignoredWithoutHardware : undefined,
+      );
     }),
   );
 }
@@ -70,6 +73,18 @@ async function probed(
   const { info, devices } = outcome.facts;
   const usable = devices.some((device) => device.usable);
   return { ...base, info, devices, ...(usable ? { state: 'ok' } : whyUnusable(devices)) };
+}
+
+/**
+ * A backend that came along with the application, for hardware that is not here, is no news. It is probed all the same: not every
+ * device is on the list of PCI devices.
+ */
+function ignoredWithoutHardware(report: BackendReport): BackendReport {
+  const { state, source, manifest, reason } = report;
+  const isNews = state === 'ok' || isNamedByUser(source) || !lacksHardware(manifest!.match, pciDevices());
+  if (isNews) return report;
+  const wanted = manifest!.match.flatMap(({ pci }) => pci).join(', ');
+  return { ...report, state: 'ignored', reason: `this machine has no PCI device ${wanted}: ${reason}` };
 }
 
 function whyUnusable(devices: readonly DeviceInfo[]): Pick<BackendReport, 'state' | 'reason' | 'remedy'> {
