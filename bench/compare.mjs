@@ -4,12 +4,12 @@
 //        [--output-tokens 256]          of an answer, where decoding is measured
 //        [--formats q8_0,q4_0,q4_1]     the same GGUF file of each format for all engines that read GGUF, instead of bf16
 //        after bench/prepare.sh
-import { spawn } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+
+import { startEngine } from './engines/start-engine.mjs';
 
 const at = (path) => fileURLToPath(new URL(path, import.meta.url));
 const { values: options } = parseArgs({
@@ -28,16 +28,32 @@ const { values: options } = parseArgs({
   },
 });
 
+const threads = Number(options.threads);
+const maxModelLen = 2048;
+const tenonOptions = {
+  device: 'cpu',
+  dtype: 'bfloat16',
+  maxModelLen,
+  enablePrefixCaching: false,
+  numThreads: threads,
+};
+const vllmOptions = { dtype: 'bfloat16', max_model_len: maxModelLen, enable_prefix_caching: false };
+const vllmEnv = { VLLM_CPU_KVCACHE_SPACE: '2', VLLM_CPU_OMP_THREADS_BIND: `0-${threads - 1}` };
+
 /** What engines are started with, on a folder of safetensors and a GGUF file of the same weights. */
 const commandsFor = ({ folder, gguf }) => ({
-  tenon: [process.execPath, [at('engines/tenon.mjs'), folder, options.threads]],
+  tenon: [process.execPath, [at('engines/tenon.mjs'), folder, JSON.stringify(tenonOptions)]],
   // built here, one call per step; and prebuilt, behind a JavaScript binding
   'llama-native': [`${options.peers}/llama-native/llama_native`, [gguf, options.threads]],
   llama: [process.execPath, [at('engines/llama.mjs'), gguf, options.threads, `${options.peers}/llama`]],
-  vllm: [`${options.peers}/vllm/bin/python`, [at('engines/vllm_engine.py'), folder, options.threads]],
+  vllm: [
+    `${options.peers}/vllm/bin/python`,
+    [at('engines/vllm_engine.py'), folder, JSON.stringify(vllmOptions)],
+    { env: vllmEnv },
+  ],
   transformers: [
     `${options.peers}/convert/bin/python`,
-    [at('engines/transformers_engine.py'), folder, options.threads],
+    [at('engines/transformers_engine.py'), folder, JSON.stringify({ threads })],
   ],
 });
 const neededBy = {
@@ -49,25 +65,6 @@ const neededBy = {
 };
 
 const readers = ['tenon', 'llama-native', 'llama'];
-
-/** Starts an engine; `ask` sends one job and resolves to its answer. */
-async function startEngine(name, model) {
-  const [command, args] = commandsFor(model)[name];
-  const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'ignore'] });
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  const next = async () => {
-    const { value, done } = await lines.next();
-    if (done)
-      throw new Error(`${name} ended unexpectedly; run it by hand to see why: ${command} ${args.join(' ')}`);
-    return JSON.parse(value);
-  };
-  const ready = await next();
-  const ask = async (job) => {
-    child.stdin.write(`${JSON.stringify(job)}\n`);
-    return next();
-  };
-  return { name, version: ready.version, loadSeconds: ready.loadSeconds, ask, stop: () => child.stdin.end() };
-}
 
 /** Prompts are stretches of real text (token ids of the model), so that greedy answers have few near-ties. */
 const corpus = JSON.parse(readFileSync(at('corpus-tokens.json'), 'utf8'));
@@ -119,7 +116,7 @@ async function startEngines(model) {
       console.error(`${name}: ${neededBy[name]} is not there, left out; bench/prepare.sh makes it`);
       continue;
     }
-    const engine = await startEngine(name, model);
+    const engine = await startEngine(name, ...commandsFor(model)[name]);
     engines.push(engine);
     console.log(`${name}: ${engine.version}, loaded in ${engine.loadSeconds.toFixed(2)} s`);
   }
@@ -177,7 +174,7 @@ async function compareOn(model) {
     results[measure] = await measureRounds(measure, engines);
     printRounds(model.name === undefined ? measure : `${model.name} ${measure}`, engines, results[measure]);
   }
-  for (const engine of engines) engine.stop();
+  for (const engine of engines) await engine.stop();
   return { versions: engines.map((engine) => engine.version), results };
 }
 

@@ -1,29 +1,27 @@
-// Tenon through its library. usage: node tenon.mjs MODEL THREADS
+// Tenon through its library. usage: node tenon.mjs MODEL OPTIONS     (OPTIONS: of LLM.load, as JSON)
 import { createInterface } from 'node:readline';
 import { LLM } from '@tenon/core';
 
-const [model, threads] = process.argv.slice(2);
-const start = performance.now();
-const llm = await LLM.load(model, {
-  device: 'cpu',
-  dtype: 'bfloat16',
-  maxModelLen: 2048,
-  skipTokenizerInit: true,
-  enablePrefixCaching: false,
-  numThreads: Number(threads),
-});
+const [model, options] = process.argv.slice(2);
 const say = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
+const start = performance.now();
+const llm = await LLM.load(model, { skipTokenizerInit: true, ...JSON.parse(options) });
+const { backend, device, maxNumSeqs, maxNumBatchedTokens, numBlocks, blockSize, enablePrefixCaching } =
+  llm.engine.info;
 say({
   ready: true,
-  version: `tenon ${llm.engine.info.backend.version} (${llm.engine.info.backend.runtime.isa})`,
+  version: `tenon ${backend.version} (${backend.runtime.isa ?? backend.id})`,
   loadSeconds: (performance.now() - start) / 1000,
+  settings: { device, maxNumSeqs, maxNumBatchedTokens, numBlocks, blockSize, enablePrefixCaching },
 });
 
 for await (const line of createInterface({ input: process.stdin })) {
   const { prompts, maxTokens } = JSON.parse(line);
   const inputs = prompts.map((tokenIds) => ({ tokenIds }));
+  const lengths = Array.isArray(maxTokens) ? maxTokens : prompts.map(() => maxTokens);
+  const params = lengths.map((length) => ({ temperature: 0, maxTokens: length, ignoreEos: true }));
   const began = performance.now();
-  const outputs = await llm.generate(inputs, { temperature: 0, maxTokens, ignoreEos: true });
+  const outputs = await llm.generate(inputs, params);
   const seconds = (performance.now() - began) / 1000;
   say({ seconds, outputs: outputs.map((output) => output.outputs[0].tokenIds) });
 }

@@ -1,0 +1,241 @@
+#!/usr/bin/env node
+// Tenon on a GPU beside vLLM and transformers: the same weights, prompts and lengths, answers checked, one table. README.md says how.
+// usage: node bench/gpu/compare.mjs [--model llama-8b|qwen3-0.6b] [--engines tenon,vllm,transformers] [--only decode-1,throughput] [--json FILE]
+import { spawnSync } from 'node:child_process';
+import { createReadStream, existsSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+import { startEngine } from '../engines/start-engine.mjs';
+import { checkAgreement, checkLengths, checkVerdicts } from './checks.mjs';
+import { printTable } from './report.mjs';
+import { drawTokens, median, worksOf } from './works.mjs';
+
+const at = (path) => fileURLToPath(new URL(path, import.meta.url));
+const { values: options } = parseArgs({
+  options: {
+    model: { type: 'string', default: 'llama-8b' },
+    engines: { type: 'string', default: 'tenon,vllm' },
+    only: { type: 'string' },
+    json: { type: 'string' },
+    limit: { type: 'string', default: '530' },
+    'no-judge': { type: 'boolean', default: false },
+    models: { type: 'string', default: at('../../.models/random') },
+    python: { type: 'string', default: 'python3' },
+    'vllm-python': { type: 'string' },
+    log: { type: 'string' },
+    device: { type: 'string', default: 'auto' },
+    'torch-device': { type: 'string', default: 'cuda' },
+    tiny: { type: 'boolean', default: false },
+    scale: { type: 'string', default: '1' },
+  },
+});
+
+const limitMs = Number(options.limit) * 1000;
+const signal = AbortSignal.timeout(limitMs);
+const scale = Number(options.scale);
+const modelName = options.tiny ? `${options.model}-tiny` : options.model;
+const folder = join(options.models, modelName);
+const torchDevice = options['torch-device'];
+const maxModelLen = 9216;
+
+/** Defaults of both, but for the length of sequences, and vLLM's share of the memory (as in the figures of targets.mjs). */
+const tenonOptions = { device: options.device, dtype: 'bfloat16', maxModelLen };
+const vllmOptions = {
+  dtype: 'bfloat16',
+  max_model_len: maxModelLen,
+  skip_tokenizer_init: true,
+  seed: 0,
+  ...(torchDevice === 'cuda' ? { gpu_memory_utilization: 0.9 } : {}),
+};
+/** flashinfer's sampler serves top-p and top-k only. */
+const vllmEnv = { VLLM_USE_FLASHINFER_SAMPLER: '0', VLLM_NO_USAGE_STATS: '1', HF_HUB_OFFLINE: '1' };
+const transformersBatch = Math.max(2, Math.round(64 * scale));
+
+/** `works`: those it does; all where absent. `starts`: most starts that are measured. */
+const engines = {
+  tenon: {
+    command: process.execPath,
+    args: [at('../engines/tenon.mjs'), folder, JSON.stringify(tenonOptions)],
+    starts: 3,
+  },
+  vllm: {
+    module: 'vllm',
+    command: options['vllm-python'] ?? options.python,
+    args: [at('../engines/vllm_engine.py'), folder, JSON.stringify(vllmOptions)],
+    env: vllmEnv,
+    starts: 1,
+  },
+  // One static batch: the first 64 of the 512 requests take it as long as all 512 take the others.
+  transformers: {
+    module: 'transformers',
+    command: options.python,
+    args: [
+      at('../engines/transformers_engine.py'),
+      folder,
+      JSON.stringify({ device: torchDevice, batchSize: transformersBatch }),
+    ],
+    works: ['throughput'],
+    throughputRequests: 64,
+    rounds: 1,
+    starts: 1,
+  },
+};
+
+const workNames = Object.keys(worksOf({ scale, throughputRequests: 512 }));
+const wanted = listOption('only', [...workNames, 'start'], [...workNames, 'start']);
+const failures = [];
+const fail = (message) => {
+  failures.push(message);
+  console.error(message);
+};
+
+function listOption(name, known, fallback) {
+  const list = options[name]?.split(',') ?? fallback;
+  for (const entry of list)
+    if (!known.includes(entry)) throw new Error(`--${name}: no '${entry}'; expected some of ${known}`);
+  return list;
+}
+
+/** Makes the checkpoint once, and reads it, so that starts find it in the page cache. */
+async function prepareModel() {
+  if (!existsSync(join(folder, 'config.json'))) {
+    console.log(`making ${modelName} in ${folder}`);
+    const args = [at('make_model.py'), options.model, folder, '--device', torchDevice];
+    if (options.tiny) args.push('--tiny');
+    const { status } = spawnSync(options.python, args, { stdio: 'inherit' });
+    if (status !== 0) throw new Error(`${options.python} ${args.join(' ')} ended with ${status}`);
+  }
+  for (const file of readdirSync(folder))
+    for await (const _chunk of createReadStream(join(folder, file), { highWaterMark: 2 ** 22 }));
+  return JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8'));
+}
+
+function isInstalled({ command, module }) {
+  const find = `import importlib.util, sys; sys.exit(importlib.util.find_spec('${module}') is None)`;
+  return module === undefined || spawnSync(command, ['-c', find], { stdio: 'ignore' }).status === 0;
+}
+
+const log = options.log === undefined ? 'ignore' : openSync(options.log, 'a');
+const start = (name) => {
+  const { command, args, env } = engines[name];
+  return startEngine(name, command, args, { env, log, signal });
+};
+
+/** What works ask an engine through: every answer has the tokens that were asked for. */
+function clientOf(engine, { vocab_size: vocabSize }) {
+  return {
+    draw: (label) => drawTokens(label, vocabSize),
+    ask: async (prompts, maxTokens) => {
+      const { seconds, outputs } = await engine.ask({ prompts, maxTokens });
+      checkLengths(engine.name, outputs, prompts, maxTokens, vocabSize).forEach(fail);
+      return { seconds, answers: outputs.map((tokens, i) => ({ prompt: prompts[i], tokens })) };
+    },
+  };
+}
+
+/** Seconds from the start of the process to its first answer; the engine goes on. */
+async function startMeasured(name, config) {
+  const engine = await start(name);
+  const client = clientOf(engine, config);
+  await client.ask([client.draw('start')(64)], 4);
+  return { engine, seconds: (performance.now() - engine.startMs) / 1000 };
+}
+
+/** Further starts, as long as they are quick. */
+async function measureStarts(name, config, first) {
+  const all = [first];
+  while (all.length < engines[name].starts && all.reduce((sum, value) => sum + value, 0) < 20) {
+    const { engine, seconds } = await startMeasured(name, config);
+    all.push(seconds);
+    await engine.stop();
+  }
+  return { unit: 's', value: median(all), all };
+}
+
+/** All works of one engine: `{ version, settings, works }`. */
+async function measureEngine(name, config) {
+  const { works: able = workNames, throughputRequests = 512, rounds } = engines[name];
+  const works = worksOf({ scale, throughputRequests });
+  const { engine, seconds } = await startMeasured(name, config);
+  console.log(`\n${name}: ${engine.version}, first answer after ${seconds.toFixed(1)} s`);
+  const result = { version: engine.version, settings: engine.settings, works: {} };
+  try {
+    const client = clientOf(engine, config);
+    for (const work of workNames.filter((entry) => wanted.includes(entry) && able.includes(entry))) {
+      const { measure, ...about } = works[work];
+      result.works[work] = { ...about, ...(await measure(client, rounds)) };
+      const { value, unit, all } = result.works[work];
+      console.log(`  ${work.padEnd(14)}${value.toFixed(1)} ${unit} (${all.map((one) => one.toFixed(1)).join(' ')})`); // prettier-ignore
+    }
+  } catch (error) {
+    fail(`${name}: ${error.message}`);
+  }
+  await engine.stop();
+  if (wanted.includes('start') && !signal.aborted)
+    result.works.start = await measureStarts(name, config, seconds);
+  return result;
+}
+
+/** Some answers of each work, spread over them. */
+const sampleOf = ({ answers = [], numJudged = 0 }) =>
+  answers.filter((_, i) => i % Math.ceil(answers.length / numJudged) === 0);
+
+/** transformers in f32 reads answers of all engines. */
+async function judgeAnswers(results) {
+  const samples = Object.entries(results).flatMap(([engine, { works }]) =>
+    Object.entries(works).flatMap(([work, result]) =>
+      sampleOf(result).map((answer) => ({ engine, work, answer })),
+    ),
+  );
+  if (samples.length === 0) return undefined;
+  const args = [at('judge.py'), folder, JSON.stringify({ device: torchDevice })];
+  const judge = await startEngine('judge', options.python, args, { log, signal });
+  const { answers: verdicts } = await judge.ask({ answers: samples.map(({ answer }) => answer) });
+  await judge.stop();
+  const { summary, problems } = checkVerdicts(
+    samples.map(({ engine, work }, i) => ({ engine, work, ...verdicts[i] })),
+  );
+  problems.forEach(fail);
+  return summary;
+}
+
+/** Without the tokens of answers. */
+const figuresOf = (results) =>
+  Object.fromEntries(
+    Object.entries(results).map(([name, { works, ...about }]) => [
+      name,
+      {
+        ...about,
+        works: Object.fromEntries(Object.entries(works).map(([work, { unit, value, all }]) => [work, { unit, value, all }])), // prettier-ignore
+      },
+    ]),
+  );
+
+const config = await prepareModel();
+const results = {};
+for (const name of listOption('engines', Object.keys(engines))) {
+  if (!isInstalled(engines[name])) {
+    console.error(`${name}: ${engines[name].command} cannot import ${engines[name].module}; left out`);
+    continue;
+  }
+  try {
+    results[name] = await measureEngine(name, config);
+  } catch (error) {
+    fail(`${name}: ${error.message}`);
+  }
+}
+const agreement = checkAgreement(results);
+agreement.problems.forEach(fail);
+const judged = options['no-judge'] ? undefined : await judgeAnswers(results).catch((error) => fail(error.message)); // prettier-ignore
+const report = {
+  model: modelName,
+  scale,
+  date: new Date().toISOString().slice(0, 10),
+  engines: figuresOf(results),
+  checks: { agreement: agreement.summary, judged, failures },
+};
+printTable(report);
+if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(report, null, 1)}\n`);
+process.exitCode = failures.length > 0 ? 1 : 0;
