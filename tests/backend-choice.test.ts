@@ -145,7 +145,7 @@ describe('tenon serve', () => {
     ['segfaulting', {}, /config\.device-unusable.*'segfaulting' cannot be used: segfaulting-backend 1\.2\.3 is probe-failed: it was ended by SIGSEGV/],
     ['hanging', { TENON_PROBE_TIMEOUT: '1' }, /config\.device-unusable.*it did not end within 1 s.*TENON_PROBE_TIMEOUT/],
     ['null', { TENON_PLUGINS: '' }, /config\.device-unusable.*untrusted.*add null-backend to TENON_PLUGINS/],
-    ['cuda', {}, /config\.device-not-found.*no backend 'cuda'; found: null \(null-backend 1\.2\.3\), .*install @tenon\/backend-cuda/],
+    ['tpu', {}, /config\.device-not-found.*no backend 'tpu'; found: null \(null-backend 1\.2\.3\), .*install @tenon\/backend-tpu/],
     ['null:1', {}, /config\.device-not-found.*no (--)?device 'null:1'; null has: null:0/],
   ])('does not start where %s is asked for and cannot be had', async (device, environment, message) => {
     const { code, stdout, stderr } = await run(['serve', '--device', device, '--port', '0'], { folder: app, environment });

@@ -2,7 +2,7 @@
  * The way from this repository to a stranger's application: packages get their versions, are packed, published to a registry, and
  * installed from there by name, by npm and by pnpm. First-party backends go through it as any other does (backends-guide.test.ts).
  */
-import { existsSync, mkdtempSync, readFileSync, realpathSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, realpathSync, renameSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -31,9 +31,12 @@ it('publishes every package once, a backend after its addon', () => {
   const versionOf = (name: string): string =>
     JSON.parse(readFileSync(join(release, 'packages', name, 'package.json'), 'utf8')).version;
   const line = (name: string, of = name) => `published: @tenon/${name}@${versionOf(of)}`;
-  const addon = line(`backend-cpu-${process.platform}-${process.arch}`, 'backend-cpu');
+  const addonOf = (backend: string) => line(`${backend}-${process.platform}-${process.arch}`, backend);
+  const backends = ['backend-cpu', ...(registry.hasCuda ? ['backend-cuda'] : [])];
   expect(released).toEqual(expect.arrayContaining([line('core'), line('model-stories')]));
-  expect(released.slice(-2)).toEqual([addon, line('backend-cpu')]);
+  expect(released.slice(-2 * backends.length)).toEqual(
+    backends.flatMap((name) => [addonOf(name), line(name)]),
+  );
   const again = run(release, process.execPath, 'scripts/release.mjs').trim().split('\n');
   expect(again).toEqual(released.map((said) => said.replace('published', 'already published')));
 });
@@ -44,6 +47,30 @@ it('costs little: core alone', () => {
   const { megabytes, packages } = installed(join(app, 'node_modules'));
   expect(megabytes).toBeLessThanOrEqual(limits.coreMegabytes);
   expect(packages).toBeLessThanOrEqual(limits.corePackages);
+});
+
+// On a machine without an NVIDIA driver, as most that install it by mistake are.
+describe.skipIf(existsSync('/proc/driver/nvidia'))('an application with the CUDA backend', () => {
+  const doctor = (app: string) => () => registry.run(app, 'npx', '--no-install', 'tenon', 'doctor');
+
+  it('is told what to install where there is no native part for its platform', () => {
+    const folderOfCuda = join(registry.release, 'packages/backend-cuda');
+    const tarball = registry.run(folderOfCuda, 'npm', 'pack', '--ignore-scripts').trim();
+    const app = makeApp('cuda-without-addon');
+    registry.run(app, 'npm', 'install', '@tenon/core', join(folderOfCuda, tarball));
+    expect(doctor(app)).toThrow(
+      /tenon_cuda\.node does not exist, and @tenon\/backend-cuda-\S+ is not installed; install @tenon\/backend-cuda-\S+, or build it/,
+    );
+  });
+
+  it('installs by name, and says that there is no driver', ({ skip }) => {
+    skip(!registry.hasCuda, 'there was no nvcc to build the native part with');
+    const app = makeApp('cuda');
+    registry.run(app, 'npm', 'install', '@tenon/core', '@tenon/backend-cuda');
+    expect(doctor(app)).toThrow(/there is no NVIDIA driver: .*\n +remedy: install the NVIDIA driver/);
+    const addon = `node_modules/@tenon/backend-cuda-${process.platform}-${process.arch}/tenon_cuda.node`;
+    expect(statSync(join(app, addon)).size).toBeLessThan(150e6);
+  });
 });
 
 describe.each([

@@ -1,6 +1,6 @@
 /** A registry on loopback that has this repository's packages in the versions of the next release, and the third-party ones they need. */
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { publishInstalled, startRegistry, type LoopbackRegistry } from './loopback-registry.js';
 import { copyForRelease } from './release-copy.js';
@@ -8,6 +8,8 @@ import { copyForRelease } from './release-copy.js';
 export interface ReleasedRegistry extends LoopbackRegistry {
   /** The copy of this repository that was released. */
   readonly release: string;
+  /** Whether the CUDA backend is among what was released: there was an nvcc to build it with. */
+  readonly hasCuda: boolean;
   /** What `scripts/release.mjs` said. */
   readonly released: readonly string[];
   /** Runs a command in a folder to its end; what it printed. */
@@ -24,6 +26,7 @@ export async function startReleasedRegistry(
 ): Promise<ReleasedRegistry> {
   const release = join(folder, 'release');
   copyForRelease(release);
+  const hasCuda = releaseCudaAsBuilt(join(release, 'packages/backend-cuda'));
   const registry = await startRegistry(join(folder, 'registry'));
   const { dependencies } = JSON.parse(readFileSync(join(release, 'packages/core/package.json'), 'utf8'));
   await publishInstalled(registry, folder, {
@@ -33,7 +36,20 @@ export async function startReleasedRegistry(
   const run: ReleasedRegistry['run'] = (cwd, command, ...args) =>
     runCommand(cwd, registry.environment, command, args);
   const released = run(release, process.execPath, 'scripts/release.mjs').trim().split('\n');
-  return { ...registry, release, released, run };
+  return { ...registry, release, hasCuda, released, run };
+}
+
+/**
+ * A release has the CUDA backend with code for all GPUs, or fails. A checkout has it with code for few, or not built: here the former
+ * will do, and the latter stays behind. Whether it is released.
+ */
+function releaseCudaAsBuilt(folder: string): boolean {
+  const isBuilt = existsSync(join(folder, 'native/build/Release/tenon_cuda.node'));
+  const path = join(folder, 'package.json');
+  const manifest = JSON.parse(readFileSync(path, 'utf8'));
+  const { 'check:pack': _, ...scripts } = manifest.scripts;
+  writeFileSync(path, JSON.stringify({ ...manifest, scripts, private: !isBuilt }));
+  return isBuilt;
 }
 
 function runCommand(

@@ -1,0 +1,54 @@
+// What `npm run build` does in a checkout: compiles the native part for the GPUs of this machine, or for one kind where there are none, as
+// all kinds take minutes (`npm run build:native`). Without nvcc it says so, in one line, and is done: nothing else needs the native part, and
+// `tenon plugin pack` refuses a package without it.
+import { spawnSync } from 'node:child_process';
+import { availableParallelism } from 'node:os';
+import { fileURLToPath } from 'node:url';
+
+const oldestRelease = 13;
+const withoutGpu = '90a-real';
+
+const output = (command, args) => spawnSync(command, args, { encoding: 'utf8' }).stdout ?? '';
+
+/** nvcc and its version: CUDACXX where that is set, else that of PATH, or where NVIDIA's packages put it. */
+function findCompiler() {
+  const { CUDACXX } = process.env;
+  for (const path of CUDACXX ? [CUDACXX] : ['nvcc', '/usr/local/cuda/bin/nvcc']) {
+    const release = /release (\d+\.\d+)/.exec(output(path, ['--version']))?.[1];
+    if (release !== undefined) return { path, release };
+  }
+  return undefined;
+}
+
+/** "9.0" → 90a-real. */
+function architectureOf(capability) {
+  const number = capability.replace('.', '');
+  return `${number}${number === '90' ? 'a' : ''}-real`;
+}
+
+function architecturesHere() {
+  const capabilities = output('nvidia-smi', ['--query-gpu=compute_cap', '--format=csv,noheader']);
+  const found = capabilities.split('\n').filter((line) => /^\d+\.\d$/.test(line.trim()));
+  return [...new Set(found.map((line) => architectureOf(line.trim())))].join(';') || withoutGpu;
+}
+
+function compile({ path }) {
+  const args = ['cmake-js', 'compile', '--directory', 'native', '--out', 'native/build'];
+  args.push('--parallel', String(availableParallelism()));
+  args.push('--CDCMAKE_BUILD_TYPE=Release', `--CDCMAKE_CUDA_ARCHITECTURES=${architecturesHere()}`);
+  const cwd = fileURLToPath(new URL('..', import.meta.url));
+  const { status } = spawnSync('npx', args, {
+    cwd,
+    stdio: 'inherit',
+    env: { ...process.env, CUDACXX: path },
+  });
+  return status ?? 1;
+}
+
+const compiler = process.platform === 'linux' ? findCompiler() : undefined;
+if (compiler === undefined || Number.parseFloat(compiler.release) < oldestRelease) {
+  const found = compiler === undefined ? 'no nvcc' : `nvcc ${compiler.release}`;
+  console.log(`tenon: ${found} found; the native part of @tenon/backend-cuda is not built: it needs nvcc ${oldestRelease}.0 or newer, and then npm run build --workspace @tenon/backend-cuda`); // prettier-ignore
+} else {
+  process.exitCode = compile(compiler);
+}
