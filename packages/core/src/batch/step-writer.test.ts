@@ -133,6 +133,12 @@ describe('StepWriter', () => {
     expect(step.field('maxTopLogprobs')).toBe(2);
   });
 
+  it('takes no more words than the largest step of the plan, for which devices keep room', () => {
+    const wordsOf = (tokenBuckets: readonly number[]) =>
+      new StepWriter({ ...writerOptions, maxNumSeqs: 1, maxNumBatchedTokens: 16, tokenBuckets }).write(stepOf(sequenceOf([1, 2])), 1).length; // prettier-ignore
+    expect(wordsOf([16, 4096])).toBe(wordsOf([16]));
+  });
+
   it('keeps everything when lists or tables outgrow the buffer', () => {
     const writer = new StepWriter(writerOptions);
     const long = sequenceOf(

@@ -63,7 +63,7 @@ export class StepWriter {
 
   constructor(options: StepWriterOptions) {
     const maxSeqs = padSeqCount(options.maxNumSeqs, options.decodeBuckets ?? []);
-    const maxTokens = Math.max(options.maxNumBatchedTokens, options.tokenBuckets.at(-1) ?? 0, maxSeqs);
+    const maxTokens = Math.max(padTokenCount(options.maxNumBatchedTokens, options.tokenBuckets), maxSeqs);
     this.#options = options;
     this.#buffer = new StepBuffer({ maxTokens, maxSeqs, maxLogitRows: maxTokens });
     this.#rowGenerations = new Float64Array(maxSeqs);
