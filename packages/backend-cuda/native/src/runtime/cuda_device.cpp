@@ -12,9 +12,17 @@ using tenon::Status;
 using tenon::StatusCode;
 
 const Build kBuild{CUDART_VERSION, TENON_CUDA_ARCHITECTURES};
-// Sequences of a decode step, padded up to the next: few graphs, little padding.
-const std::vector<int> kDecodeBuckets = {1,  2,  4,   8,   12,  16,  24,  32,  40,  48,  56,  64,  80,  96,
-                                         112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 320, 384, 448, 512};
+// GPUs with so much memory have room for more sequences at once; there a step's fixed part is shared by more.
+constexpr uint64_t kLargeMemory = uint64_t{64} << 30;
+constexpr int kMostSeqs = 1024;
+
+// Sequences of a decode step, padded up to the next: few graphs, and padding below an eighth.
+std::vector<int> DecodeBuckets() {
+  std::vector<int> buckets = {1, 2, 4, 8, 12};
+  for (int bucket = 16; bucket <= kMostSeqs; bucket += bucket < 64 ? 8 : bucket < 256 ? 16 : bucket < 512 ? 32 : 64)
+    buckets.push_back(bucket);
+  return buckets;
+}
 
 // Makes the context. Another process may hold the GPU or its memory, which is only seen now.
 Status OpenContext(const Gpu& gpu) {
@@ -38,10 +46,10 @@ Status OpenContext(const Gpu& gpu) {
 
 tenon::SchedulingConstraints CudaGroup::Constraints() const {
   return {.block_sizes = {16, 32, 64},
-          .decode_buckets = kDecodeBuckets,
+          .decode_buckets = DecodeBuckets(),
           .steps_in_flight = 2,
           .preferred_batched_tokens = 8192,
-          .preferred_seqs = 256,
+          .preferred_seqs = gpu_.memory_bytes >= kLargeMemory ? kMostSeqs : 256,
           .capture = true};
 }
 
