@@ -32,17 +32,25 @@ function architecturesHere() {
   return [...new Set(found.map((line) => architectureOf(line.trim())))].join(';') || withoutGpu;
 }
 
+/** The exit status. */
 function compile({ path }) {
-  const args = ['cmake-js', 'compile', '--directory', 'native', '--out', 'native/build'];
-  args.push('--parallel', String(availableParallelism()));
-  args.push('--CDCMAKE_BUILD_TYPE=Release', `--CDCMAKE_CUDA_ARCHITECTURES=${architecturesHere()}`);
+  const options = [
+    '--directory',
+    'native',
+    '--out',
+    'native/build',
+    '--parallel',
+    String(availableParallelism()),
+  ];
+  options.push('--CDCMAKE_BUILD_TYPE=Release', '--CDTENON_ALL_GPUS=OFF');
+  options.push(`--CDCMAKE_CUDA_ARCHITECTURES=${architecturesHere()}`);
   const cwd = fileURLToPath(new URL('..', import.meta.url));
-  const { status } = spawnSync('npx', args, {
-    cwd,
-    stdio: 'inherit',
-    env: { ...process.env, CUDACXX: path },
-  });
-  return status ?? 1;
+  const env = { ...process.env, CUDACXX: path };
+  for (const command of ['configure', 'build']) {
+    const { status } = spawnSync('npx', ['cmake-js', command, ...options], { cwd, stdio: 'inherit', env });
+    if (status !== 0) return status ?? 1;
+  }
+  return 0;
 }
 
 const compiler = process.platform === 'linux' ? findCompiler() : undefined;
