@@ -23,8 +23,8 @@ describe('on the simulated accelerator', () => {
   const template = ['--device', 'template', '--plugin', templateFolder];
   beforeAll(buildTemplate, 300_000);
 
-  it('finds nothing in five rounds', () => {
-    const { status, stdout } = stress([...template, '--rounds', '5']);
+  it('finds nothing in eight rounds', () => {
+    const { status, stdout } = stress([...template, '--rounds', '8']);
     expect(stdout).toMatch(/storms [1-9][^]*all right/);
     expect(status).toBe(0);
   });
