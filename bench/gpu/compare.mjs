@@ -10,7 +10,7 @@ import { parseArgs } from 'node:util';
 import { startEngine } from '../engines/start-engine.mjs';
 import { checkAgreement, checkLengths, checkVerdicts } from './checks.mjs';
 import { printTable } from './report.mjs';
-import { drawTokens, median, worksOf } from './works.mjs';
+import { drawTokens, median, stepGaps, worksOf } from './works.mjs';
 
 const at = (path) => fileURLToPath(new URL(path, import.meta.url));
 const { values: options } = parseArgs({
@@ -19,6 +19,7 @@ const { values: options } = parseArgs({
     engines: { type: 'string', default: 'tenon,vllm' },
     only: { type: 'string' },
     json: { type: 'string' },
+    rounds: { type: 'string', default: '3' },
     limit: { type: 'string', default: '530' },
     'no-judge': { type: 'boolean', default: false },
     models: { type: 'string', default: at('../../.models/random') },
@@ -35,6 +36,7 @@ const { values: options } = parseArgs({
 const limitMs = Number(options.limit) * 1000;
 const signal = AbortSignal.timeout(limitMs);
 const scale = Number(options.scale);
+const rounds = Number(options.rounds);
 const modelName = options.tiny ? `${options.model}-tiny` : options.model;
 const folder = join(options.models, modelName);
 const torchDevice = options['torch-device'];
@@ -53,12 +55,16 @@ const vllmOptions = {
 const vllmEnv = { VLLM_USE_FLASHINFER_SAMPLER: '0', VLLM_NO_USAGE_STATS: '1', HF_HUB_OFFLINE: '1' };
 const transformersBatch = Math.max(2, Math.round(64 * scale));
 
-/** `works`: those it does; all where absent. `starts`: most starts that are measured. */
+/**
+ * `works`: those it does; all where absent. `starts`: most starts that are measured. `gapsEnv`: with it, the engine times its steps by the
+ * device's clock.
+ */
 const engines = {
   tenon: {
     command: process.execPath,
     args: [at('../engines/tenon.mjs'), folder, JSON.stringify(tenonOptions)],
     starts: 3,
+    gapsEnv: { TENON_CUDA_STEP_TIMES: '1' },
   },
   vllm: {
     module: 'vllm',
@@ -78,13 +84,14 @@ const engines = {
     ],
     works: ['throughput'],
     throughputRequests: 64,
-    rounds: 1,
+    maxRounds: 1,
     starts: 1,
   },
 };
 
-const workNames = Object.keys(worksOf({ scale, throughputRequests: 512 }));
-const wanted = listOption('only', [...workNames, 'start'], [...workNames, 'start']);
+const workNames = Object.keys(worksOf({ scale, rounds, throughputRequests: 512 }));
+const allNames = [...workNames, 'start', 'gaps'];
+const wanted = listOption('only', allNames, allNames);
 const failures = [];
 const fail = (message) => {
   failures.push(message);
@@ -98,18 +105,25 @@ function listOption(name, known, fallback) {
   return list;
 }
 
-/** Makes the checkpoint once, and reads it, so that starts find it in the page cache. */
+/** Makes the checkpoint once; else reads it, so that starts find it in the page cache. */
 async function prepareModel() {
-  if (!existsSync(join(folder, 'config.json'))) {
-    console.log(`making ${modelName} in ${folder}`);
-    const args = [at('make_model.py'), options.model, folder, '--device', torchDevice];
-    if (options.tiny) args.push('--tiny');
-    const { status } = spawnSync(options.python, args, { stdio: 'inherit' });
-    if (status !== 0) throw new Error(`${options.python} ${args.join(' ')} ended with ${status}`);
-  }
-  for (const file of readdirSync(folder))
-    for await (const _chunk of createReadStream(join(folder, file), { highWaterMark: 2 ** 22 }));
+  if (existsSync(join(folder, 'config.json'))) await readAll(folder);
+  else makeModel();
   return JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8'));
+}
+
+function makeModel() {
+  const startMs = performance.now();
+  const args = [at('make_model.py'), options.model, folder, '--device', torchDevice];
+  if (options.tiny) args.push('--tiny');
+  const { status } = spawnSync(options.python, args, { stdio: 'inherit' });
+  if (status !== 0) throw new Error(`${options.python} ${args.join(' ')} ended with ${status}`);
+  console.log(`made ${folder} in ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
+}
+
+async function readAll(path) {
+  for (const file of readdirSync(path))
+    for await (const _chunk of createReadStream(join(path, file), { highWaterMark: 2 ** 22 }));
 }
 
 function isInstalled({ command, module }) {
@@ -118,9 +132,9 @@ function isInstalled({ command, module }) {
 }
 
 const log = options.log === undefined ? 'ignore' : openSync(options.log, 'a');
-const start = (name) => {
+const start = (name, furtherEnv) => {
   const { command, args, env } = engines[name];
-  return startEngine(name, command, args, { env, log, signal });
+  return startEngine(name, command, args, { env: { ...env, ...furtherEnv }, log, signal });
 };
 
 /** What works ask an engine through: every answer has the tokens that were asked for. */
@@ -128,9 +142,9 @@ function clientOf(engine, { vocab_size: vocabSize }) {
   return {
     draw: (label) => drawTokens(label, vocabSize),
     ask: async (prompts, maxTokens) => {
-      const { seconds, outputs } = await engine.ask({ prompts, maxTokens });
+      const { seconds, outputs, decodeSteps } = await engine.ask({ prompts, maxTokens });
       checkLengths(engine.name, outputs, prompts, maxTokens, vocabSize).forEach(fail);
-      return { seconds, answers: outputs.map((tokens, i) => ({ prompt: prompts[i], tokens })) };
+      return { seconds, decodeSteps, answers: outputs.map((tokens, i) => ({ prompt: prompts[i], tokens })) };
     },
   };
 }
@@ -146,7 +160,10 @@ async function startMeasured(name, config) {
 /** Further starts, as long as they are quick. */
 async function measureStarts(name, config, first) {
   const all = [first];
-  while (all.length < engines[name].starts && all.reduce((sum, value) => sum + value, 0) < 20) {
+  while (
+    all.length < Math.min(rounds, engines[name].starts) &&
+    all.reduce((sum, value) => sum + value, 0) < 20
+  ) {
     const { engine, seconds } = await startMeasured(name, config);
     all.push(seconds);
     await engine.stop();
@@ -154,10 +171,20 @@ async function measureStarts(name, config, first) {
   return { unit: 's', value: median(all), all };
 }
 
+/** In a process of their own, as timing each step is not free. */
+async function measureGaps(name, config) {
+  const engine = await start(name, engines[name].gapsEnv);
+  try {
+    return await stepGaps(clientOf(engine, config), scale, rounds);
+  } finally {
+    await engine.stop();
+  }
+}
+
 /** All works of one engine: `{ version, settings, works }`. */
 async function measureEngine(name, config) {
-  const { works: able = workNames, throughputRequests = 512, rounds } = engines[name];
-  const works = worksOf({ scale, throughputRequests });
+  const { works: able = workNames, throughputRequests = 512, maxRounds = rounds } = engines[name];
+  const works = worksOf({ scale, rounds: Math.min(rounds, maxRounds), throughputRequests });
   const { engine, seconds } = await startMeasured(name, config);
   console.log(`\n${name}: ${engine.version}, first answer after ${seconds.toFixed(1)} s`);
   const result = { version: engine.version, settings: engine.settings, works: {} };
@@ -165,7 +192,7 @@ async function measureEngine(name, config) {
     const client = clientOf(engine, config);
     for (const work of workNames.filter((entry) => wanted.includes(entry) && able.includes(entry))) {
       const { measure, ...about } = works[work];
-      result.works[work] = { ...about, ...(await measure(client, rounds)) };
+      result.works[work] = { ...about, ...(await measure(client)) };
       const { value, unit, all } = result.works[work];
       console.log(`  ${work.padEnd(14)}${value.toFixed(1)} ${unit} (${all.map((one) => one.toFixed(1)).join(' ')})`); // prettier-ignore
     }
@@ -173,8 +200,10 @@ async function measureEngine(name, config) {
     fail(`${name}: ${error.message}`);
   }
   await engine.stop();
-  if (wanted.includes('start') && !signal.aborted)
-    result.works.start = await measureStarts(name, config, seconds);
+  if (signal.aborted) return result;
+  if (wanted.includes('start')) result.works.start = await measureStarts(name, config, seconds);
+  if (wanted.includes('gaps') && engines[name].gapsEnv !== undefined)
+    Object.assign(result.works, await measureGaps(name, config));
   return result;
 }
 
@@ -191,9 +220,11 @@ async function judgeAnswers(results) {
   );
   if (samples.length === 0) return undefined;
   const args = [at('judge.py'), folder, JSON.stringify({ device: torchDevice })];
+  const startMs = performance.now();
   const judge = await startEngine('judge', options.python, args, { log, signal });
   const { answers: verdicts } = await judge.ask({ answers: samples.map(({ answer }) => answer) });
   await judge.stop();
+  console.log(`\njudged ${samples.length} answers in ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
   const { summary, problems } = checkVerdicts(
     samples.map(({ engine, work }, i) => ({ engine, work, ...verdicts[i] })),
   );

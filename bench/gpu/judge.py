@@ -4,10 +4,12 @@ usage: judge.py MODEL_DIR OPTIONS     (OPTIONS, as JSON: device)
 
 Speaks as engines do (bench/engines/protocol.md), for one job: {"answers": [{"prompt": [ids], "tokens": [ids]}]}, whose answer gives for each
 of them `behind`: how far each token's logit is behind the largest, in standard deviations of that position's logits (0: it is the largest);
-and `bf16Behind`: the same of the token that transformers in bf16 chooses there, which is what rounding alone can do.
+`bf16Behind`: the same of the token that transformers in bf16 chooses there, which is what rounding alone can do; and `controlBehind`: of
+the token it chooses with one block of the prompt replaced, which is what an engine would do that reads a wrong block.
 """
 
 import json
+import operator
 import os
 import sys
 import time
@@ -27,6 +29,15 @@ def say(message: dict) -> None:
     print(json.dumps(message), file=answers, flush=True)
 
 
+BLOCK = 16
+
+
+def with_wrong_block(prompt: list[int]) -> list[int]:
+    """In the middle, from its next token ids."""
+    start = max(0, len(prompt) // 2 - BLOCK // 2)
+    return prompt[:start] + [token + 1 for token in prompt[start : start + BLOCK]] + prompt[start + BLOCK :]
+
+
 def logits_of(model, prompt: list[int], tokens: list[int]) -> torch.Tensor:
     """[len(tokens), vocab]: what the model says at each token's place, from the tokens before it."""
     ids = torch.tensor([prompt + tokens[:-1]], device=model.device)
@@ -42,13 +53,20 @@ def behind(logits: torch.Tensor, tokens: torch.Tensor) -> list[float]:
 @torch.inference_mode()
 def judge(model, answers: list[dict]) -> list[dict]:
     """bf16 first: its weights become f32 without loss. So a process judges once."""
-    choices = [logits_of(model, **answer).argmax(-1) for answer in answers]
+    choices = [
+        (
+            torch.tensor(tokens, device=model.device),
+            logits_of(model, prompt, tokens).argmax(-1),
+            logits_of(model, with_wrong_block(prompt), tokens).argmax(-1),
+        )
+        for prompt, tokens in map(operator.itemgetter("prompt", "tokens"), answers)
+    ]
     model.float()
     verdicts = []
-    for answer, choice in zip(answers, choices):
+    for answer, of_answer in zip(answers, choices):
         logits = logits_of(model, **answer)
-        tokens = torch.tensor(answer["tokens"], device=model.device)
-        verdicts.append(dict(behind=behind(logits, tokens), bf16Behind=behind(logits, choice)))
+        own, bf16, control = (behind(logits, tokens) for tokens in of_answer)
+        verdicts.append(dict(behind=own, bf16Behind=bf16, controlBehind=control))
     return verdicts
 
 

@@ -2,12 +2,15 @@
 import { isMet, targetOf } from './targets.mjs';
 
 /** A row of texts per work that was measured; the first row names the columns. */
-export function tableOf({ model, engines }) {
+export function tableOf({ model, scale, engines }) {
   const names = Object.keys(engines);
   const works = [...new Set(names.flatMap((name) => Object.keys(engines[name].works)))];
   const others = names.filter((name) => name !== 'tenon');
   const header = ['work', ...names, ...others.map((name) => `tenon / ${name}`), 'target', ''];
-  return [header, ...works.map((work) => rowOf(model, engines, names, others, work))];
+  return [
+    header,
+    ...works.map((work) => rowOf(scale === 1 ? model : undefined, engines, names, others, work)),
+  ];
 }
 
 function rowOf(model, engines, names, others, work) {
@@ -43,9 +46,9 @@ export function printTable(report) {
   console.log(
     '\nAnswers: standard deviations of the logits behind the token that the model in f32 would choose',
   );
-  for (const [name, { numTokens, numBehind, mean, worst, margin }] of Object.entries(judged)) {
-    const allowed = margin === undefined ? '' : `, allowed ${margin.toFixed(3)}`;
-    console.log(`  ${name}: ${numBehind} of ${numTokens} tokens behind, mean ${mean.toFixed(4)}, worst ${worst.toFixed(3)}${allowed}`); // prettier-ignore
+  for (const [name, { numTokens, numBehind, mean, worst, margin, allowed }] of Object.entries(judged)) {
+    const limits = margin === undefined ? '' : `; allowed ${allowed} and ${margin.toFixed(3)}`;
+    console.log(`  ${name}: ${numBehind} of ${numTokens} tokens, mean ${mean.toFixed(4)}, worst ${worst.toFixed(3)}${limits}`); // prettier-ignore
   }
   for (const [what, { alike, medianCommonPrefix }] of Object.entries(agreement))
     console.log(`  ${what}: ${(alike * 100).toFixed(0)} % begin as Tenon's, median ${medianCommonPrefix} tokens alike`); // prettier-ignore

@@ -35,17 +35,20 @@ const targets = {
   'ttft-2048': times(1),
   'ttft-8192': times(1),
   'prefix-shared': times(1.1),
+  'gap-1': { figure: 30 },
+  'gap-256': { figure: 2 },
   start: { 'llama-8b': { figure: 8 } },
 };
 
 /**
- * The figure to reach with a work, and what it is: `{ figure, note }`; undefined where there is none. `vllmFigure` is of the same run,
- * undefined where vLLM did not run.
+ * The figure to reach with a work, and what it is: `{ figure, note }`; undefined where there is none. `model` is undefined for models of
+ * other shapes, `vllmFigure` where vLLM did not run beside us.
  */
 export function targetOf(model, work, vllmFigure) {
+  if (vllmMeasured[model] === undefined) return undefined;
   const target = targets[work]?.[model] ?? targets[work];
   if (target?.figure !== undefined) return { figure: target.figure, note: '' };
-  const base = vllmFigure ?? vllmMeasured[model]?.[work];
+  const base = vllmFigure ?? vllmMeasured[model][work];
   if (target?.factor === undefined || base === undefined) return undefined;
   const source = vllmFigure === undefined ? ' of 2026-11-21' : '';
   return { figure: target.factor * base, note: `${target.factor} × vLLM${source}` };

@@ -8,24 +8,24 @@ const { inputs, outputs } = JSON.parse(readFileSync(new URL('lengths.json', impo
  * `measure(client)` resolves to `{ value, all, answers }`: the figure, its repetitions, and what came in answer to which prompts.
  * `numJudged` of these are read by the judge. The client has `ask(prompts, maxTokens)` and `draw(label)`, a source of random tokens.
  */
-export function worksOf({ scale, throughputRequests }) {
+export function worksOf({ scale, throughputRequests, rounds }) {
   const scaled = (count, least = 2) => Math.max(least, Math.round(count * scale));
   const decodeWork = (batch, [short, long]) => ({
     unit: 'tokens/s',
     numJudged: 4,
     measure: (client) =>
-      decode(client, scaled(batch, 1), scaled(128, 8), [scaled(short, 4), scaled(long, 8)]),
+      decode(client, scaled(batch, 1), scaled(128, 8), [scaled(short, 4), scaled(long, 8)], rounds),
   });
   const firstTokenWork = (length) => ({
     unit: 'ms',
     numJudged: 2,
     measure: (client) => timeToFirstToken(client, scaled(length, 8)),
   });
-  const prefixWork = (isShared, rounds) => ({
+  const prefixWork = (isShared, prefixRounds) => ({
     unit: 'tokens/s',
     numJudged: 3,
     measure: (client) =>
-      prefix(client, { isShared, rounds, count: scaled(256), head: scaled(2048, 64), own: scaled(64, 4), answer: scaled(64, 4) }), // prettier-ignore
+      prefix(client, { isShared, rounds: prefixRounds, count: scaled(256), head: scaled(2048, 64), own: scaled(64, 4), answer: scaled(64, 4) }), // prettier-ignore
   });
   const shortened = (lengths) =>
     lengths.slice(0, scaled(throughputRequests)).map((length) => scaled(length, 4));
@@ -39,9 +39,9 @@ export function worksOf({ scale, throughputRequests }) {
     throughput: {
       unit: 'tokens/s',
       numJudged: 6,
-      measure: (client, rounds = 2) => throughput(client, shortened(inputs), shortened(outputs), rounds),
+      measure: (client) => throughput(client, shortened(inputs), shortened(outputs), Math.min(2, rounds)),
     },
-    'prefix-shared': prefixWork(true, 3),
+    'prefix-shared': prefixWork(true, rounds),
     'prefix-none': prefixWork(false, 1),
   };
 }
@@ -55,14 +55,14 @@ const sum = (values) => values.reduce((total, value) => total + value, 0);
 const times = (count, make) => Array.from({ length: count }, (_, i) => make(i));
 
 /** Steady speed: what the second half of the answers takes, so that prompts and the setup of requests drop out. */
-async function decode(client, batch, length, [short, long]) {
+async function decode(client, batch, length, [short, long], rounds) {
   const run = (label, maxTokens) => {
     const tokens = client.draw(`decode ${batch} ${label}`);
     return client.ask(times(batch, () => tokens(length)), maxTokens); // prettier-ignore
   };
   await run('warm-up', Math.min(16, short));
   const pairs = [];
-  for (let round = 0; round < 3; round++)
+  for (let round = 0; round < rounds; round++)
     pairs.push([await run(`short ${round}`, short), await run(`long ${round}`, long)]);
   const rate = (shortSeconds, longSeconds) => (batch * (long - short)) / (longSeconds - shortSeconds);
   const seconds = (i) => median(pairs.map((pair) => pair[i].seconds));
@@ -108,6 +108,31 @@ async function prefix(client, { isShared, rounds, count, head, own, answer }) {
     answers ??= run.answers;
   }
   return { value: median(all), all, answers };
+}
+
+/**
+ * What the device waits between steps that decode, where the engine says so (and its environment asks for times of the device):
+ * microseconds at batch 1, percent of a step at 256. Prompts are short, as those steps are not counted.
+ */
+export async function stepGaps(client, scale, rounds) {
+  const gaps = {};
+  for (const [batch, unit] of [
+    [1, 'µs'],
+    [256, '%'],
+  ]) {
+    const run = async (label) => {
+      const tokens = client.draw(`gaps ${batch} ${label}`);
+      const prompts = times(Math.max(1, Math.round(batch * scale)), () => tokens(16));
+      const { decodeSteps } = await client.ask(prompts, 128);
+      const { computeMicros, idleMicros } = decodeSteps;
+      return batch === 1 ? idleMicros : (100 * idleMicros) / (computeMicros + idleMicros);
+    };
+    await run('warm-up');
+    const all = [];
+    for (let round = 0; round < rounds; round++) all.push(await run(String(round)));
+    gaps[`gap-${batch}`] = { unit, value: median(all), all };
+  }
+  return gaps;
 }
 
 /** A source of random token ids of the vocabulary, the same for the same label: `tokens(length)`. */
