@@ -232,6 +232,13 @@ async function judgeAnswers(results) {
   return summary;
 }
 
+/** The GPU and its driver, as nvidia-smi says. */
+function machine() {
+  const query = ['--query-gpu=name,driver_version', '--format=csv,noheader'];
+  const { status, stdout } = spawnSync('nvidia-smi', query, { encoding: 'utf8' });
+  return status === 0 ? stdout.trim().replaceAll('\n', '; ') : 'no GPU';
+}
+
 /** Without the tokens of answers. */
 const figuresOf = (results) =>
   Object.fromEntries(
@@ -263,6 +270,7 @@ const judged = options['no-judge'] ? undefined : await judgeAnswers(results).cat
 const report = {
   model: modelName,
   scale,
+  machine: machine(),
   date: new Date().toISOString().slice(0, 10),
   engines: figuresOf(results),
   checks: { agreement: agreement.summary, judged, failures },

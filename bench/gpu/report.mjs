@@ -42,21 +42,42 @@ export function printTable(report) {
   const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
   console.log(`\n${report.model}, ${report.date}: medians (spread)`);
   for (const row of rows) console.log(row.map((cell, i) => cell.padEnd(widths[i])).join('  ').trimEnd()); // prettier-ignore
-  const { judged = {}, agreement, failures } = report.checks;
-  console.log(
-    '\nAnswers: standard deviations of the logits behind the token that the model in f32 would choose',
+  for (const line of linesAboutAnswers(report.checks)) console.log(line);
+}
+
+/** What the checks found. `judged` is undefined where nothing was. */
+function linesAboutAnswers({ judged, agreement, failures }) {
+  const lines = Object.entries(judged ?? {}).map(
+    ([name, { numTokens, numBehind, mean, worst, margin, allowed }]) => {
+      const limits = margin === undefined ? '' : ` (allowed: ${allowed} and ${margin.toFixed(2)})`;
+      return `- ${name}: ${numBehind} of ${numTokens} tokens behind, mean ${mean.toFixed(4)}, worst ${worst.toFixed(3)}${limits}`;
+    },
   );
-  for (const [name, { numTokens, numBehind, mean, worst, margin, allowed }] of Object.entries(judged)) {
-    const limits = margin === undefined ? '' : `; allowed ${allowed} and ${margin.toFixed(3)}`;
-    console.log(`  ${name}: ${numBehind} of ${numTokens} tokens, mean ${mean.toFixed(4)}, worst ${worst.toFixed(3)}${limits}`); // prettier-ignore
-  }
-  for (const [what, { alike, medianCommonPrefix }] of Object.entries(agreement))
-    console.log(`  ${what}: ${(alike * 100).toFixed(0)} % begin as Tenon's, median ${medianCommonPrefix} tokens alike`); // prettier-ignore
-  console.log(failures.length === 0 ? 'all checks of answers hold' : `${failures.length} failures`);
+  const likeness = Object.entries(agreement).map(
+    ([what, { alike, medianCommonPrefix }]) =>
+      `- ${what}: ${(alike * 100).toFixed(0)} % begin as Tenon's, median ${medianCommonPrefix} tokens alike`,
+  );
+  const verdict = failures.length === 0 ? 'All checks of answers hold.' : `${failures.length} failures: ${failures.join('; ')}`; // prettier-ignore
+  return [
+    '',
+    'Answers, in standard deviations behind the token that the model in f32 would choose:',
+    '',
+    ...lines,
+    ...likeness,
+    '',
+    verdict,
+  ];
 }
 
 export function markdownOf(report) {
   const [header, ...rows] = tableOf(report);
   const line = (cells) => `| ${cells.join(' | ')} |`;
-  return [line(header), line(header.map((_, i) => (i === 0 ? '---' : '---:'))), ...rows.map(line)].join('\n');
+  const columns = header.map((_, i) => (i === 0 ? '---' : '---:'));
+  const versions = Object.values(report.engines).map(({ version }) => version);
+  return [
+    `${report.date}, ${report.machine}; ${versions.join(', ')}`,
+    '',
+    ...[header, columns, ...rows].map(line),
+    ...linesAboutAnswers(report.checks),
+  ].join('\n');
 }
