@@ -147,6 +147,11 @@ export interface WeightSource {
 }
 
 export interface LoadOptions {
+  /**
+   * Given: `plan.limits.numBlocks` is the most that the KV cache may have. It gets as many as there is room for once all else is
+   * allocated, with so many bytes of the device's memory left free. Absent: exactly that many. A backend may take it for absent.
+   */
+  readonly spareBytes?: number;
   readonly onProgress?: (loadedBytes: number, totalBytes: number) => void;
   /** Called when a step has ended, in the order of `run`. The step's buffers may be reused from then on. */
   readonly onStepDone: (stepId: number, error?: BackendFailure) => void;
@@ -164,6 +169,8 @@ export interface Executable {
    * backend until `onStepDone`.
    */
   run(step: Int32Array, result: Int32Array): void;
+  /** Blocks of the KV cache; absent: those of the plan. */
+  readonly numBlocks?: number;
   memory(): readonly MemoryStats[];
   /** Warm-up has ended: what is compiled or allocated from here on shows in `counters`. */
   freeze?(): void;

@@ -41,6 +41,7 @@ interface NativeGroup {
     weights: readonly NativeWeight[],
     onProgress: ((loadedBytes: number, totalBytes: number) => void) | undefined,
     onStepDone: (stepId: number, error?: BackendFailure) => void,
+    spareBytes: number | undefined,
   ): Promise<Executable>;
   close(): Promise<void>;
 }
@@ -70,9 +71,9 @@ function makeGroup(native: NativeGroup): DeviceGroup {
     constraints: native.constraints,
     kvBlockBytes: (layer, blockSize) => native.kvBlockBytes(layer, blockSize),
     negotiate: async (request) => native.negotiate(request),
-    load: async (plan, source, { onProgress, onStepDone }) => {
+    load: async (plan, source, { onProgress, onStepDone, spareBytes }) => {
       const weights = plan.weights.map((weight) => locate(weight, source));
-      return native.load(encodePlan(plan), weights, onProgress, onStepDone);
+      return native.load(encodePlan(plan), weights, onProgress, onStepDone, spareBytes);
     },
     close: () => native.close(),
   };

@@ -154,11 +154,39 @@ export interface KvSize {
   readonly maxModelLen: number;
 }
 
+export interface KvSizeWanted extends KvSize {
+  /**
+   * Given: the number of blocks is the most there may be, as what the device takes besides weights and activations is not known yet; so
+   * much of its memory is to stay free.
+   */
+  readonly spareBytes?: number;
+}
+
 /**
  * Blocks of the KV cache and the longest sequence. A given length must fit; `auto` takes the longest that does.
  * Throws `capacity.memory` when not even a block fits, `config.max-model-len` when the length does not.
  */
-export function resolveKvSize(config: EngineConfig, needs: MemoryNeeds): KvSize {
+export function resolveKvSize(config: EngineConfig, needs: MemoryNeeds): KvSizeWanted {
+  const wanted = wantedLength(config, needs);
+  const isGiven = config.numGpuBlocksOverride !== undefined || config.kvCacheMemoryBytes !== undefined;
+  const numBlocks =
+    config.numGpuBlocksOverride ?? chooseNumBlocks(config, needs, Math.ceil(wanted / needs.blockSize));
+  const size = fitKvSize(config, needs, numBlocks);
+  if (isGiven || isShared(needs.device)) return size;
+  return { ...size, spareBytes: Math.ceil(needs.device.freeBytes * (1 - config.gpuMemoryUtilization)) };
+}
+
+/** Blocks there are, and the longest sequence that they hold. Throws as `resolveKvSize` does. */
+export function fitKvSize(config: EngineConfig, needs: MemoryNeeds, numBlocks: number): KvSize {
+  const wanted = wantedLength(config, needs);
+  const blocksPerSequence = Math.ceil(wanted / needs.blockSize);
+  if (numBlocks >= blocksPerSequence) return { numBlocks, maxModelLen: wanted };
+  const longest = numBlocks * needs.blockSize;
+  if (config.maxModelLen === 'auto' && longest >= 2) return { numBlocks, maxModelLen: longest };
+  throw tooLong(wanted, blocksPerSequence, numBlocks, needs);
+}
+
+function wantedLength(config: EngineConfig, needs: MemoryNeeds): number {
   const wanted =
     config.maxModelLen === 'auto' ? needs.modelLength : (config.maxModelLen ?? needs.modelLength);
   if (wanted > needs.modelLength) {
@@ -168,12 +196,7 @@ export function resolveKvSize(config: EngineConfig, needs: MemoryNeeds): KvSize 
       { param: 'maxModelLen' },
     );
   }
-  const blocksPerSequence = Math.ceil(wanted / needs.blockSize);
-  const numBlocks = config.numGpuBlocksOverride ?? chooseNumBlocks(config, needs, blocksPerSequence);
-  if (numBlocks >= blocksPerSequence) return { numBlocks, maxModelLen: wanted };
-  const longest = numBlocks * needs.blockSize;
-  if (config.maxModelLen === 'auto' && longest >= 2) return { numBlocks, maxModelLen: longest };
-  throw tooLong(wanted, blocksPerSequence, numBlocks, needs);
+  return wanted;
 }
 
 function chooseNumBlocks(config: EngineConfig, needs: MemoryNeeds, blocksPerSequence: number): number {
@@ -189,11 +212,12 @@ function chooseNumBlocks(config: EngineConfig, needs: MemoryNeeds, blocksPerSequ
 
 /** An accelerator's memory is ours; a computer's is others' too (docs/decisions/0006-kv-cache-size.md). */
 function defaultBlocks({ device, blockBytes }: MemoryNeeds): number {
-  // Backends of contract 1.0 say the class alone.
-  const isShared = device.memoryIsShared ?? device.class === 'cpu';
-  if (!isShared) return Infinity;
+  if (!isShared(device)) return Infinity;
   return Math.floor(Math.max(2 * gib, device.freeBytes / 16) / blockBytes);
 }
+
+/** Backends of contract 1.0 say the class alone. */
+const isShared = (device: MemoryNeeds['device']): boolean => device.memoryIsShared ?? device.class === 'cpu';
 
 function noRoom(config: EngineConfig, { device, weightsBytes, arenaBytes }: MemoryNeeds): TenonError {
   const usable = device.freeBytes * config.gpuMemoryUtilization;

@@ -55,6 +55,7 @@ export class ObservedBackend {
     return {
       run: (step, result) => executable.run(step, result),
       memory: () => executable.memory(),
+      ...(executable.numBlocks !== undefined && { numBlocks: executable.numBlocks }),
       freeze: () => {
         this.isFrozen = true;
         executable.freeze?.();

@@ -6,9 +6,11 @@ import {
 import { CaptureKeys } from '../batch/capture-keys.js';
 import { modelLength } from '../config/model-length.js';
 import {
+  fitKvSize,
   resolveKvSize,
   resolveStepLimits,
   resolveStepTimeoutMs,
+  type MemoryNeeds,
   type StepLimits,
 } from '../config/engine-limits.js';
 import type { EngineConfig } from '../config/engine-options.js';
@@ -104,8 +106,15 @@ export async function startRuntime(
   try {
     const draft = await draftRun(options, chosen, group, weights);
     requireTensors(weights, draft.plan.weights);
-    const { plan, info } = sizeRun(options, chosen, draft, processors);
-    return await load(options, info, plan, group, weights, host, send, processors);
+    return await load(
+      options,
+      sizeRun(options, chosen, draft, processors),
+      group,
+      weights,
+      host,
+      send,
+      processors,
+    );
   } catch (error) {
     // A device that hangs may never close.
     await endsWithin(group.close(), closeTimeoutMs);
@@ -203,15 +212,24 @@ async function draftRun(
   return { plan, explanation: explain(plan, negotiation), dtype, limits, blockBytes };
 }
 
+/** A run before its model is loaded. */
+interface SizedRun {
+  readonly plan: Plan;
+  readonly info: RuntimeInfo;
+  readonly needs: MemoryNeeds;
+  /** Given: the plan's KV blocks are the most there may be, as so much of the device's memory is to stay free. */
+  readonly spareBytes?: number | undefined;
+}
+
 /** The plan, with as many KV blocks as there is memory for. */
 function sizeRun(
   { config, model }: RuntimeOptions,
   { backend, device }: ChosenDevice,
   { plan, explanation, dtype, limits, blockBytes }: DraftRun,
   processors: readonly NamedProcessor[] = [],
-): { plan: Plan; info: RuntimeInfo } {
+): SizedRun {
   const bytes = planBytes(plan);
-  const size = resolveKvSize(config, {
+  const needs: MemoryNeeds = {
     device,
     weightsBytes: bytes.weights,
     arenaBytes: bytes.arena,
@@ -219,7 +237,8 @@ function sizeRun(
     blockSize: limits.blockSize,
     maxNumSeqs: limits.maxNumSeqs,
     modelLength: modelLength(model),
-  });
+  };
+  const { spareBytes, ...size } = resolveKvSize(config, needs);
   const info: RuntimeInfo = {
     device: { id: device.id, name: device.name, class: device.class },
     backend: { id: backend.info.id, version: backend.info.version, runtime: backend.info.runtime },
@@ -237,19 +256,43 @@ function sizeRun(
     logitsProcessors: processors.map(({ name, extension }) => ({ name, args: [...extension.args] })),
     explanation,
   };
-  return { plan: { ...plan, limits: { ...plan.limits, ...size } }, info };
+  return { plan: { ...plan, limits: { ...plan.limits, ...size } }, info, needs, spareBytes };
+}
+
+/** What there is once the model is loaded: as many KV blocks as the device had room for. */
+function fitRun(
+  { config }: RuntimeOptions,
+  { info, needs }: SizedRun,
+  numBlocks = info.numBlocks,
+): RuntimeInfo {
+  return { ...info, ...fitKvSize(config, needs, numBlocks), kvBytes: numBlocks * needs.blockBytes };
 }
 
 async function load(
   options: RuntimeOptions,
-  info: RuntimeInfo,
-  plan: Plan,
+  run: SizedRun,
   group: DeviceGroup,
   weights: ModelWeights,
   host: RuntimeHost,
   send: (message: FromCore) => void,
   processors: readonly NamedProcessor[],
 ): Promise<Runtime> {
+  let warmUp: WarmUp | undefined;
+  const watch = new LoadWatch(options.config.loadTimeout * 1000);
+  let core: EngineCore | undefined;
+  const loading = group.load(run.plan, weights, {
+    ...(run.spareBytes !== undefined && { spareBytes: run.spareBytes }),
+    onProgress: (loadedBytes, totalBytes) => {
+      watch.progress();
+      host.onProgress?.(loadedBytes, totalBytes);
+    },
+    onStepDone: (stepId, error) =>
+      core === undefined ? warmUp?.stepDone(error) : core.stepDone(stepId, error),
+  });
+  const executable = await watch.wait(loading).catch((error: unknown) => {
+    throw loadError(run.info, error);
+  });
+  const info = fitRun(options, run, executable.numBlocks);
   const engineOptions: EngineCoreOptions = {
     ...coreOptions(options, info, group.constraints),
     logitsProcessors:
@@ -257,21 +300,10 @@ async function load(
         ? undefined
         : new LogitsProcessors(processors, options.model.vocabSize, info.maxModelLen),
   };
-  const warmUp = new WarmUp(stepWriterOptions(engineOptions), info.stepTimeoutMs);
-  const watch = new LoadWatch(options.config.loadTimeout * 1000);
-  let core: EngineCore | undefined;
-  const loading = group.load(plan, weights, {
-    onProgress: (loadedBytes, totalBytes) => {
-      watch.progress();
-      host.onProgress?.(loadedBytes, totalBytes);
-    },
-    onStepDone: (stepId, error) =>
-      core === undefined ? warmUp.stepDone(error) : core.stepDone(stepId, error),
-  });
-  const executable = await watch.wait(loading).catch((error: unknown) => {
-    throw loadError(info, error);
-  });
-  if (group.constraints.warmup === true) await warmUp.run(executable);
+  if (group.constraints.warmup === true) {
+    warmUp = new WarmUp(stepWriterOptions(engineOptions), info.stepTimeoutMs);
+    await warmUp.run(executable);
+  }
   const running = new EngineCore(engineOptions, executable, send);
   core = running;
   const free = async (): Promise<void> => {

@@ -5,6 +5,12 @@
 #include "cuda_status.h"
 
 namespace tenon_cuda {
+namespace {
+
+// Kept free for what CUDA allocates by itself later: recorded steps, and kernels that are loaded when they are first launched.
+constexpr size_t kLaterBytes = size_t{256} << 20;
+
+}  // namespace
 
 using tenon::Status;
 using tenon::StatusCode;
@@ -29,6 +35,12 @@ Status Pool::Allocate(tenon::Arena arena, size_t bytes, void** data) {
   used_[static_cast<size_t>(arena)] += bytes;
   ++num_allocations_;
   return Status::Ok();
+}
+
+std::optional<size_t> Pool::FreeBytes() const {
+  size_t free = 0, total = 0;
+  if (cudaMemGetInfo(&free, &total) != cudaSuccess) return std::nullopt;
+  return free > kLaterBytes ? free - kLaterBytes : 0;
 }
 
 void Pool::Free(void* data) {

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <atomic>
+#include <optional>
 #include <unordered_map>
 
 #include "tenon/interfaces.h"
@@ -14,6 +15,7 @@ class Pool final : public tenon::MemoryPool {
   ~Pool() override;
   tenon::Status Allocate(tenon::Arena arena, size_t bytes, void** data) override;
   void Free(void* data) override;
+  std::optional<size_t> FreeBytes() const override;
   size_t UsedBytes(tenon::Arena arena) const override { return used_[static_cast<size_t>(arena)].load(); }
   uint64_t num_allocations() const { return num_allocations_; }
 

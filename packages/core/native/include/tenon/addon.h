@@ -65,6 +65,7 @@ class ExecutableObject final : public StateObject<ExecutableObject, ExecutableSt
     return DefineClass(env, "Executable",
                        {InstanceMethod<&ExecutableObject::Run>("run"), InstanceMethod<&ExecutableObject::Memory>("memory"),
                         InstanceMethod<&ExecutableObject::Counters>("counters"),
+                        InstanceAccessor<&ExecutableObject::NumBlocks>("numBlocks"),
                         InstanceMethod<&ExecutableObject::Freeze>("freeze"), InstanceMethod<&ExecutableObject::Close>("close")});
   }
 
@@ -91,6 +92,11 @@ class ExecutableObject final : public StateObject<ExecutableObject, ExecutableSt
       stats.Set(arena, entry);
     }
     return stats;
+  }
+
+  Napi::Value NumBlocks(const Napi::CallbackInfo& info) {
+    const Executor* executor = OpenExecutor();
+    return executor == nullptr ? info.Env().Undefined() : Napi::Number::New(info.Env(), executor->num_blocks());
   }
 
   Napi::Value Counters(const Napi::CallbackInfo& info) {
@@ -170,15 +176,17 @@ class GroupObject final : public StateObject<GroupObject, GroupState> {
     std::vector<WeightRequest> weights;
     const bool has_words = info[0].IsTypedArray() && info[0].As<Napi::TypedArray>().TypedArrayType() == napi_int32_array;
     if (!has_words || !ReadArray(info[1], &weights, ReadWeight) || !(info[2].IsUndefined() || info[2].IsFunction()) ||
-        !info[3].IsFunction())
-      return ThrowBadArgument(env, "load(Int32Array, weights, onProgress?, onStepDone)");
+        !info[3].IsFunction() || !(info[4].IsUndefined() || info[4].IsNumber()))
+      return ThrowBadArgument(env, "load(Int32Array, weights, onProgress?, onStepDone, spareBytes?)");
     const auto words = info[0].As<Napi::Int32Array>();
+    std::optional<uint64_t> spare_bytes;
+    if (info[4].IsNumber()) spare_bytes = static_cast<uint64_t>(std::max<int64_t>(0, info[4].As<Napi::Number>().Int64Value()));
     Napi::FunctionReference on_progress;
     if (info[2].IsFunction()) on_progress = Napi::Persistent(info[2].As<Napi::Function>());
     auto make_object = [](Napi::Env env, std::shared_ptr<ExecutableState> executable) -> Napi::Value {
       return ExecutableObject::Make(env, env.GetInstanceData<InstanceData>()->executable, std::move(executable));
     };
-    auto* task = new LoadTask(state_, {words.Data(), words.Data() + words.ElementLength()}, std::move(weights),
+    auto* task = new LoadTask(state_, {words.Data(), words.Data() + words.ElementLength()}, std::move(weights), spare_bytes,
                               std::move(on_progress), Napi::Persistent(info[3].As<Napi::Function>()), make_object);
     const Napi::Promise promise = task->promise();
     state_->Post(task);

@@ -182,7 +182,7 @@ class Session {
 };
 
 // Opened devices. Methods are called on the JavaScript thread, but for CreateSession, OnDeviceThread and collective (on the
-// device thread) and Negotiate and Constraints (on both, at any time).
+// device thread) and Negotiate, Constraints and KvBlockBytes (on both, at any time).
 class DeviceGroup {
  public:
   virtual ~DeviceGroup() = default;

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -60,15 +61,17 @@ class Executor {
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
 
-  // Loads the weights, allocates the cache and the workspace, and runs a step of nothing so that every op has had its say.
-  Status Load(const std::vector<WeightRequest>& weights, const ProgressFn& progress) {
+  // Loads the weights, allocates the workspace and the cache, and runs a step of nothing so that every op has had its say. With
+  // `spare_bytes`, the cache has as many of the plan's blocks as leave that much of the device's memory free.
+  Status Load(const std::vector<WeightRequest>& weights, const ProgressFn& progress, std::optional<uint64_t> spare_bytes = {}) {
     std::vector<const void*> handles;
     std::vector<KvHandle> kv_layers;
     TENON_RETURN_IF_ERROR(session_->LoadWeights(weights, progress, &handles));
-    TENON_RETURN_IF_ERROR(session_->CreateKvCache(&kv_layers));
     if (plan_.arena_bytes > 0)
       TENON_RETURN_IF_ERROR(
           session_->memory().Allocate(Arena::kWorkspace, static_cast<size_t>(plan_.arena_bytes), &workspace_));
+    if (spare_bytes.has_value()) TENON_RETURN_IF_ERROR(FitKvCache(*spare_bytes));
+    TENON_RETURN_IF_ERROR(session_->CreateKvCache(&kv_layers));
     caller_->BindMemory(workspace_, handles, std::move(kv_layers));
     if (session_->CanCapture()) AskCaptureStates(weights);
     TENON_RETURN_IF_ERROR(RunEmptyStep());
@@ -124,6 +127,7 @@ class Executor {
     session_->Cancel();
   }
 
+  int32_t num_blocks() const { return plan_.limits.num_blocks; }
   size_t UsedBytes(Arena arena) const { return session_->memory().UsedBytes(arena); }
   ExecutorCounters counters() const {
     ExecutorCounters counters{steps_, captures_, replays_, rebinds_, session_->counters()};
@@ -149,6 +153,23 @@ class Executor {
   static int32_t Word(uint64_t value) { return static_cast<int32_t>(std::min<uint64_t>(value, INT32_MAX)); }
 
   static Status Cancelled() { return Status(StatusCode::kDeviceLost, "the session was given up"); }
+
+  // All else has been allocated.
+  Status FitKvCache(uint64_t spare_bytes) {
+    const std::optional<size_t> free_bytes = session_->memory().FreeBytes();
+    int64_t block_bytes = 0;
+    for (const PlanKvLayer& layer : plan_.kv_layers) block_bytes += group_.KvBlockBytes(layer, plan_.limits.block_size);
+    if (!free_bytes.has_value() || block_bytes == 0) return Status::Ok();
+    const uint64_t room = *free_bytes > spare_bytes ? *free_bytes - spare_bytes : 0;
+    const uint64_t num_fitting = room / static_cast<uint64_t>(block_bytes);
+    if (num_fitting == 0)
+      return Status::Error(StatusCode::kOutOfMemory,
+                           "no block of the KV cache (%lld bytes) fits: %zu bytes are free once weights and workspace are there, and %llu are to stay "
+                           "free (gpuMemoryUtilization)",
+                           static_cast<long long>(block_bytes), *free_bytes, static_cast<unsigned long long>(spare_bytes));
+    plan_.limits.num_blocks = static_cast<int32_t>(std::min<uint64_t>(static_cast<uint64_t>(plan_.limits.num_blocks), num_fitting));
+    return Status::Ok();
+  }
 
   void AskCaptureStates(const std::vector<WeightRequest>& weights) {
     for (const PlanOp& op : plan_.ops) {
@@ -231,7 +252,7 @@ class Executor {
     return Recording(host_step, std::move(pieces));
   }
 
-  const Plan plan_;
+  Plan plan_;
   DeviceGroup& group_;
   std::unique_ptr<Session> session_;
   std::unique_ptr<OpCaller> caller_;

@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "tenon/schema.gen.h"
 #include "tenon/status.h"
@@ -46,6 +47,8 @@ class MemoryPool {
   virtual Status Allocate(Arena arena, size_t bytes, void** data) = 0;
   virtual void Free(void* data) = 0;
   virtual size_t UsedBytes(Arena arena) const = 0;
+  // What may still be allocated, without what the session is going to need later (recordings); none where nobody can say.
+  virtual std::optional<size_t> FreeBytes() const { return std::nullopt; }
 };
 
 // x [rows, k] · weight [n, k]ᵀ, f32 accumulation in ascending k whatever the number of rows.

@@ -23,6 +23,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -369,12 +370,14 @@ class LoadTask final : public Task {
  public:
   using MakeObject = std::function<Napi::Value(Napi::Env, std::shared_ptr<ExecutableState>)>;
 
-  // `on_progress` may be empty.
+  // `on_progress` may be empty. `spare_bytes`: see Executor::Load.
   LoadTask(std::shared_ptr<GroupState> group, std::vector<int32_t> plan_words, std::vector<WeightRequest> weights,
-           Napi::FunctionReference on_progress, Napi::FunctionReference on_step_done, MakeObject make_object)
+           std::optional<uint64_t> spare_bytes, Napi::FunctionReference on_progress, Napi::FunctionReference on_step_done,
+           MakeObject make_object)
       : group_(std::move(group)),
         plan_words_(std::move(plan_words)),
         weights_(std::move(weights)),
+        spare_bytes_(spare_bytes),
         progress_(*group_, std::move(on_progress)),
         executable_(std::make_shared<ExecutableState>(group_, std::move(on_step_done))),
         make_object_(std::move(make_object)),
@@ -435,7 +438,7 @@ class LoadTask final : public Task {
     const auto report = [this](uint64_t loaded, uint64_t total) { progress_.Report(loaded, total); };
     TENON_RETURN_IF_ERROR(Executor::Create(std::move(plan), weights_, group_->device(), &executor));
     executable_->set_executor(std::move(executor));  // from now on it can be cancelled
-    TENON_RETURN_IF_ERROR(executable_->executor()->Load(weights_, report));
+    TENON_RETURN_IF_ERROR(executable_->executor()->Load(weights_, report, spare_bytes_));
     if (executable_->executor()->is_asynchronous()) group_->threads().StartCompletions();
     return Status::Ok();
   }
@@ -443,6 +446,7 @@ class LoadTask final : public Task {
   const std::shared_ptr<GroupState> group_;
   const std::vector<int32_t> plan_words_;
   const std::vector<WeightRequest> weights_;
+  const std::optional<uint64_t> spare_bytes_;
   Progress progress_;
   const std::shared_ptr<ExecutableState> executable_;
   const MakeObject make_object_;
