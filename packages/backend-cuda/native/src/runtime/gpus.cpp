@@ -2,8 +2,9 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
-#include <sstream>
+#include <string_view>
 
 #include "driver.h"
 #include "nvml.h"
@@ -99,6 +100,17 @@ Gpu ReadGpu(const Build& build, const Nvml& nvml, int index) {
   return gpu;
 }
 
+// The words between spaces.
+std::vector<std::string> Split(std::string_view text) {
+  std::vector<std::string> words;
+  while (!text.empty()) {
+    const size_t end = std::min(text.find(' '), text.size());
+    if (end > 0) words.emplace_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return words;
+}
+
 // "90a-real" runs as `sm_90a`, "90-virtual" is `compute_90`, which the driver compiles.
 std::string CompilerName(const std::string& architecture) {
   const size_t dash = architecture.find('-');
@@ -111,8 +123,7 @@ std::string CompilerName(const std::string& architecture) {
 std::string GpuId(int index) { return "cuda:" + std::to_string(index); }
 
 bool HasCodeFor(const char* architectures, int capability) {
-  std::istringstream list(architectures);
-  for (std::string entry; list >> entry;) {
+  for (const std::string& entry : Split(architectures)) {
     const int built = std::atoi(entry.c_str());
     const bool is_virtual = entry.ends_with("-virtual"), is_real = entry.ends_with("-real");
     const bool is_exact = entry.find('a') < entry.find('-');  // 90a
@@ -169,9 +180,8 @@ std::vector<tenon::DeviceInfo> DescribeGpus(const GpuList& list) {
 
 std::vector<std::pair<std::string, std::string>> DescribeBuild(const Build& build) {
   const int driver = DriverVersion();
-  std::istringstream list(build.architectures);
   std::string code;
-  for (std::string entry; list >> entry;) code += (code.empty() ? "" : " ") + CompilerName(entry);
+  for (const std::string& entry : Split(build.architectures)) code += (code.empty() ? "" : " ") + CompilerName(entry);
   return {{"cuda", VersionText(build.cuda_version)}, {"driver", driver == 0 ? "none" : VersionText(driver)}, {"code", code}};
 }
 
