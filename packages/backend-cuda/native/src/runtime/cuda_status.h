@@ -16,24 +16,31 @@ inline bool IsDeviceLost(cudaError_t error) {
     case cudaErrorInvalidPc:
     case cudaErrorAssert:
     case cudaErrorHardwareStackError:
+    case cudaErrorInvalidAddressSpace:
     case cudaErrorLaunchFailure:
     case cudaErrorLaunchTimeout:
     case cudaErrorECCUncorrectable:
     case cudaErrorNvlinkUncorrectable:
     case cudaErrorDevicesUnavailable:
-    case cudaErrorContained: return true;
+    case cudaErrorContained:
+    case cudaErrorNoDevice:
+    case cudaErrorUnknown: return true;
     default: return false;
   }
 }
 
-// `what`: the call, or the kernel, that answered so.
+// `what`: the call, or the kernel, that answered so. Errors after which the context is still of use stay with the thread until they are read, and
+// would be taken for those of its next launch: reads them.
 inline tenon::Status FromCuda(cudaError_t error, const char* what) {
   using tenon::Status;
   using tenon::StatusCode;
   if (error == cudaSuccess) return Status::Ok();
+  cudaGetLastError();
+  if (IsDeviceLost(error))
+    return Status::Error(StatusCode::kDeviceLost, "%s: %s (%s); this process cannot use the GPU any more: start it again, and see the kernel's log (dmesg, Xid)", what,
+                         cudaGetErrorString(error), cudaGetErrorName(error));
   const StatusCode code = error == cudaErrorMemoryAllocation ? StatusCode::kOutOfMemory
                           : error == cudaErrorNotSupported   ? StatusCode::kUnsupportedOp
-                          : IsDeviceLost(error)              ? StatusCode::kDeviceLost
                                                              : StatusCode::kStepFailed;
   return Status::Error(code, "%s: %s (%s)", what, cudaGetErrorString(error), cudaGetErrorName(error));
 }

@@ -23,17 +23,19 @@ Status Pool::Allocate(tenon::Arena arena, size_t bytes, void** data) {
   const size_t size = std::max<size_t>(bytes, 1);
   const cudaError_t error = cudaMalloc(data, size);
   if (error == cudaErrorMemoryAllocation) {
-    cudaGetLastError();  // an error that is not sticky stays until it is read
+    cudaGetLastError();  // see FromCuda
     size_t free = 0, total = 0;
     cudaMemGetInfo(&free, &total);
     return Status::Error(StatusCode::kOutOfMemory, "the GPU has no room for %zu bytes of %s: %zu of %zu are free", bytes,
                          tenon::kArenaNames[static_cast<int>(arena)], free, total);
   }
   TENON_CUDA(error);
-  TENON_CUDA(cudaMemset(*data, 0, size));
   allocations_[*data] = {arena, bytes};
   used_[static_cast<size_t>(arena)] += bytes;
   ++num_allocations_;
+  // The streams of sessions do not wait for the default one, on which this is: zeros would come after what a step has written.
+  TENON_CUDA(cudaMemsetAsync(*data, 0, size, cudaStreamLegacy));
+  TENON_CUDA(cudaStreamSynchronize(cudaStreamLegacy));
   return Status::Ok();
 }
 
