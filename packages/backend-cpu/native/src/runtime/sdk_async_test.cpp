@@ -152,6 +152,48 @@ void TestCaptureThatFails() {
   EXPECT(counters.replays == 3, "%zu replays", size_t{counters.replays});
 }
 
+// A result's header says how long the device took and waited: by its own clock, else by the host's.
+void TestStepTimes() {
+  StreamingGroup group;
+  const auto executor = LoadPlan(MakePlan(), group);
+  if (executor == nullptr) return;
+  std::vector<int32_t> result;
+  constexpr size_t kComputeTime = 4, kIdleTime = 5;
+  EXPECT(RunStep(*executor, NumberedStep(1), &result).ok(), "run");
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT(RunStep(*executor, NumberedStep(2), &result).ok(), "run");
+  EXPECT(result[kIdleTime] >= 20'000, "idle for %d us", result[kIdleTime]);
+  EXPECT(result[kComputeTime] >= 0 && result[kComputeTime] < 10'000'000, "%d us", result[kComputeTime]);
+  group.log.times = StepTimes{.compute_us = 123, .idle_us = uint64_t{1} << 40};
+  EXPECT(RunStep(*executor, NumberedStep(3), &result).ok(), "run");
+  EXPECT(result[kComputeTime] == 123 && result[kIdleTime] == INT32_MAX, "%d and %d us", result[kComputeTime], result[kIdleTime]);
+}
+
+// The cache gets what is left, at most what the plan has.
+void TestKvCacheOfWhatIsLeft() {
+  const TestPlan test = MakePlan();
+  const auto num_blocks = [&](std::optional<size_t> free_bytes, std::optional<uint64_t> spare_bytes) {
+    StreamingGroup group;
+    group.log.free_bytes = free_bytes;
+    Plan plan;
+    std::unique_ptr<Executor> executor;
+    Status status = Plan::Parse(test.words.data(), test.words.size(), &plan);
+    const auto layer_bytes = static_cast<size_t>(100) * plan.kv_layers.size();
+    if (free_bytes.has_value()) group.log.free_bytes = *free_bytes * layer_bytes + 50;
+    if (spare_bytes.has_value()) *spare_bytes *= layer_bytes;
+    if (status.ok()) status = Executor::Create(std::move(plan), test.weights, group, &executor);
+    if (status.ok()) status = executor->Load(test.weights, [](uint64_t, uint64_t) {}, spare_bytes);
+    return status.ok() ? executor->num_blocks() : -1;
+  };
+  const int32_t all = num_blocks({}, {});
+  EXPECT(all > 2, "%d blocks", all);
+  EXPECT(num_blocks(2, {}) == all, "a size that was given");
+  EXPECT(num_blocks({}, 1) == all, "nobody knows what is free");
+  EXPECT(num_blocks(1000, 1) == all, "there is room for all");
+  EXPECT(num_blocks(7, 5) == 2, "%d blocks", num_blocks(7, 5));
+  EXPECT(num_blocks(5, 5) == -1 && num_blocks(4, 5) == -1, "no room");
+}
+
 // A step on the threads of a group, as addon/group.h runs it.
 class StepJob final : public DeviceJob {
  public:
@@ -413,6 +455,8 @@ int main() {
   tenon::TestCapture();
   tenon::TestStaleParametersShow();
   tenon::TestCaptureThatFails();
+  tenon::TestStepTimes();
+  tenon::TestKvCacheOfWhatIsLeft();
   tenon::TestStepsInFlight();
   tenon::TestHang(true);
   tenon::TestHang(false);

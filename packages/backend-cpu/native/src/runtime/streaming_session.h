@@ -84,6 +84,9 @@ struct StreamingLog {
   std::atomic<bool> capture_fails{false};
   std::atomic<bool> hangs{false};
   std::atomic<bool> obeys_cancel{true};
+  // What sessions say of memory and of the times of steps.
+  std::optional<size_t> free_bytes;
+  std::optional<StepTimes> times;
 };
 
 struct FakeGraph final : Graph {
@@ -98,7 +101,9 @@ class StreamingSession final : public Session, public Gemm, public Attention, pu
  public:
   static constexpr int kStepsInFlight = 2;
 
-  StreamingSession(const Plan& plan, StreamingLog& log) : plan_(plan), log_(log), touching_(plan) {}
+  StreamingSession(const Plan& plan, StreamingLog& log) : plan_(plan), log_(log), touching_(plan) {
+    touching_.memory().free_bytes = log.free_bytes;
+  }
 
   Status LoadWeights(const std::vector<WeightRequest>& requests, const ProgressFn& progress,
                      std::vector<const void*>* handles) override {
@@ -142,6 +147,10 @@ class StreamingSession final : public Session, public Gemm, public Attention, pu
     std::copy(slot.staged_result.begin(), slot.staged_result.end(), slot.host_result.words());
     num_waited_++;
     return Status::Ok();
+  }
+  bool TimesOfStep(StepTimes* times) override {
+    if (log_.times.has_value()) *times = *log_.times;
+    return log_.times.has_value();
   }
   void Cancel() override { cancelled_ = log_.obeys_cancel.load(); }
   void StopHanging() { stream_.Hang(false); }
@@ -273,7 +282,7 @@ class StreamingGroup final : public DeviceGroup {
   std::map<OpId, CaptureState> states;
 
   SchedulingConstraints Constraints() const override { return {.steps_in_flight = StreamingSession::kStepsInFlight}; }
-  int64_t KvBlockBytes(const PlanKvLayer&, int) const override { return 0; }
+  int64_t KvBlockBytes(const PlanKvLayer&, int) const override { return 100; }
   OpAnswer Negotiate(const OpQuery& query) const override {
     const auto state = states.find(query.op);
     return {.capture = state == states.end() ? CaptureState::kSafe : state->second};

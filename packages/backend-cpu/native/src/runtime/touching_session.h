@@ -148,6 +148,8 @@ class HeapPool final : public MemoryPool {
     std::erase_if(blocks_, [&](const auto& block) { return block.get() == data; });
   }
   size_t UsedBytes(Arena) const override { return 0; }
+  std::optional<size_t> FreeBytes() const override { return free_bytes; }
+  std::optional<size_t> free_bytes;
 
  private:
   std::vector<std::unique_ptr<uint8_t[]>> blocks_;
@@ -177,7 +179,7 @@ class TouchingSession final : public Session, public Gemm, public Attention, pub
     }
     return Status::Ok();
   }
-  MemoryPool& memory() override { return pool_; }
+  HeapPool& memory() override { return pool_; }
   Gemm& gemm() override { return *this; }
   Attention& attention() override { return *this; }
   Ops& ops() override { return *this; }
