@@ -24,10 +24,14 @@ interface Listed {
 }
 
 /** What a backend built for `architectures` says of a machine. */
-function list(environment: Record<string, string>, architectures = everything): Listed {
+function list(
+  environment: Record<string, string>,
+  architectures = everything,
+  kernelDriver = '/no/driver',
+): Listed {
   const { CUDA_VISIBLE_DEVICES: _, ...here } = process.env;
   const env = { ...here, ...environment };
-  const rows = execFileSync(program, ['13000', architectures], { encoding: 'utf8', env })
+  const rows = execFileSync(program, ['13000', architectures, kernelDriver], { encoding: 'utf8', env })
     .replace(/\n$/, '')
     .split('\n')
     .map((line) => line.split('\t'));
@@ -64,6 +68,10 @@ it.skipIf(existsSync('/proc/driver/nvidia/version'))('says that there is no driv
   expect(reason).toMatch(/^there is no NVIDIA driver: libcuda\.so\.1: cannot open shared object file/);
   expect(remedy).toMatch(/^install the NVIDIA driver/);
   expect(list({ LD_LIBRARY_PATH: '' }).runtime).toMatchObject({ driver: 'none' });
+  // As in a container that was started without its GPUs, on a machine that has some.
+  const inContainer = list({ LD_LIBRARY_PATH: '' }, everything, program).devices[0]!;
+  expect(inContainer.reason).toMatch(/^the NVIDIA driver is loaded, but its library is not here: libcuda/);
+  expect(inContainer.remedy).toMatch(/docker run --gpus all/);
 });
 
 it('says what is wrong with the library of the driver', () => {

@@ -65,7 +65,7 @@ describe.runIf(isBuilt)('the native part', () => {
     const needed = [...stdout.matchAll(/NEEDED.*\[(.*)\]/g)].map(([, name]) => name!);
     expect(needed.length).toBeGreaterThan(0);
     for (const name of needed)
-      expect(name).toMatch(/^(libc|libm|libdl|librt|libpthread|ld-linux-x86-64)\.so/);
+      expect(name).toMatch(/^(libc|libm|libdl|librt|libpthread|libgcc_s|ld-linux-x86-64)\.so/);
   });
 
   it('is packed only with code for all GPUs that are promised', () => {
@@ -73,7 +73,7 @@ describe.runIf(isBuilt)('the native part', () => {
     const isWhole = ['sm_80', 'sm_86', 'sm_89', 'sm_90a', 'compute_90', 'sm_100', 'sm_120'].every((name) => runtime.code.split(' ').includes(name)); // prettier-ignore
     const { status, stderr } = node(['native/check-pack.mjs'], withoutGpu);
     if (isWhole) expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-    else expect(stderr).toMatch(/^it was built for .* alone, without sm_80.*; run npm run build:native\n$/);
+    else expect(stderr).toMatch(/^it was built for .* alone, without .*; run npm run build:native$/m);
     expect(status).toBe(isWhole ? 0 : 1);
   });
 });

@@ -37,8 +37,8 @@ int OldestDriver(int cuda_version) { return cuda_version / 1000 >= 13 ? 580 : 52
 
 GpuList None(std::string reason, std::string remedy) { return {{}, std::move(reason), std::move(remedy)}; }
 
-GpuList WhyNoDriver(const std::string& error) {
-  if (access("/proc/driver/nvidia/version", F_OK) == 0)
+GpuList WhyNoDriver(const Build& build, const std::string& error) {
+  if (access(build.kernel_driver, F_OK) == 0)
     return None("the NVIDIA driver is loaded, but its library is not here: " + error,
                 "in a container, start it with its GPUs (docker run --gpus all); else install the driver's library libcuda.so.1");
   return None("there is no NVIDIA driver: " + error, "install the NVIDIA driver, and in a container pass the GPUs to it");
@@ -136,7 +136,7 @@ bool HasCodeFor(const char* architectures, int capability) {
 
 GpuList ListGpus(const Build& build) {
   const Driver& driver = TheDriver();
-  if (!driver.error().empty()) return WhyNoDriver(driver.error());
+  if (!driver.error().empty()) return WhyNoDriver(build, driver.error());
   int version = 0;
   if (const int result = driver.get_version(&version); result != kDriverSuccess) return WhyNoInit(result);
   if (version / 1000 < build.cuda_version / 1000)

@@ -13,6 +13,7 @@ namespace tenon_cuda {
 struct Build {
   int cuda_version;           // CUDART_VERSION: 13000 for 13.0
   const char* architectures;  // as CMake has them, with spaces: "80-real 90a-real 90-virtual"
+  const char* kernel_driver = "/proc/driver/nvidia/version";  // is there while the driver's kernel module is loaded
 };
 
 struct Gpu {
