@@ -12,6 +12,7 @@ const stopMs = 10_000;
  * when the process has ended. `log` is where standard error goes (a file descriptor). An abort of `signal` kills the engine, and what was asked fails.
  */
 export async function startEngine(name, command, args, { env, log = 'ignore', signal } = {}) {
+  signal?.throwIfAborted();
   const startMs = performance.now();
   // a process group of its own, as some have further processes
   const child = spawn(command, args, {

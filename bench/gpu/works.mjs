@@ -18,7 +18,7 @@ export function worksOf({ scale, throughputRequests, rounds }) {
   });
   const firstTokenWork = (length) => ({
     unit: 'ms',
-    numJudged: 2,
+    numJudged: 1,
     measure: (client) => timeToFirstToken(client, scaled(length, 8)),
   });
   const prefixWork = (isShared, prefixRounds) => ({
