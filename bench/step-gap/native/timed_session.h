@@ -186,6 +186,7 @@ class TimedSession final : public tenon::Session {
   }
 
   bool CanCapture() const override { return true; }
+  bool RecordsAfterwards() const override { return true; }
   Status BeginCapture() override {
     ops_.BeginRecording();
     return Status::Ok();

@@ -137,6 +137,30 @@ void TestStaleParametersShow() {
   EXPECT(group.log.stale_parameters > 0, "replays have read the step's values on the host");
 }
 
+// The first step of a key runs eagerly, and is recorded behind it; the host's values are no longer there then.
+void TestRecordingAfterwards() {
+  StreamingGroup group;
+  group.log.records_afterwards = true;
+  group.states = {{OpId::kAttention, CaptureState::kNever}, {OpId::kSample, CaptureState::kNever}};
+  const auto executor = LoadPlan(MakePlan(), group);
+  if (executor == nullptr) return;
+  std::vector<int32_t> result;
+  for (int32_t number = 1; number <= 40; ++number) {
+    const Status ran = RunStep(*executor, NumberedStep(number, number / 2 % 3), &result);
+    EXPECT(ran.ok() && IsResultOf(number, result), "step %d: %s", number, ran.message().c_str());
+    EXPECT(!executor->HasAfterwork(), "step %d", number);
+  }
+  const ExecutorCounters counters = executor->counters();
+  EXPECT(counters.captures == 4 && counters.replays == 23, "%zu captures, %zu replays", size_t{counters.captures}, size_t{counters.replays});
+  std::vector<int32_t> other = NumberedStep(41, 1);
+  Field(other, StepField::kMaxTopLogprobs) = 1;
+  EXPECT(RunStep(*executor, other, &result).message().find("another shape") != std::string::npos, "a key of another shape");
+  Field(other, StepField::kCaptureKey) = 7;
+  Field(other, StepField::kMaxTopLogprobs) = 0;
+  group.log.capture_fails = true;
+  EXPECT(RunStep(*executor, other, &result).ok() && executor->counters().session.fallbacks == 1, "a recording that fails");
+}
+
 void TestCaptureThatFails() {
   StreamingGroup group;
   group.log.capture_fails = true;
@@ -454,6 +478,7 @@ int main() {
   tenon::TestPacking();
   tenon::TestCapture();
   tenon::TestStaleParametersShow();
+  tenon::TestRecordingAfterwards();
   tenon::TestCaptureThatFails();
   tenon::TestStepTimes();
   tenon::TestKvCacheOfWhatIsLeft();

@@ -82,6 +82,7 @@ struct StreamingLog {
   std::atomic<int> max_in_flight{0};
   std::atomic<int> stale_parameters{0};  // attention ran with values of another step
   std::atomic<bool> capture_fails{false};
+  std::atomic<bool> records_afterwards{false};
   std::atomic<bool> hangs{false};
   std::atomic<bool> obeys_cancel{true};
   // What sessions say of memory and of the times of steps.
@@ -156,6 +157,7 @@ class StreamingSession final : public Session, public Gemm, public Attention, pu
   void StopHanging() { stream_.Hang(false); }
 
   bool CanCapture() const override { return true; }
+  bool RecordsAfterwards() const override { return log_.records_afterwards; }
   Status BeginCapture() override {
     if (log_.capture_fails) return Status::Error(StatusCode::kStepFailed, "no capture today");
     recording_ = std::make_unique<FakeGraph>();

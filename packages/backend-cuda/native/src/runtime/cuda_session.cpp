@@ -246,7 +246,7 @@ Status CudaSession::EndCapture(std::unique_ptr<tenon::Graph>* graph) {
   cudaGraphDestroy(recorded);
   TENON_CUDA(error);
   *graph = std::make_unique<CudaGraph>(executable);
-  return Status::Ok();
+  return FromCuda(cudaGraphUpload(executable, stream_), "cudaGraphUpload");  // else the first launch would wait for it
 }
 
 Status CudaSession::Replay(tenon::Graph& graph) {

@@ -42,6 +42,7 @@ class CudaSession final : public tenon::Session {
   void Cancel() override { cancelled_.store(true); }
 
   bool CanCapture() const override { return true; }
+  bool RecordsAfterwards() const override { return true; }
   tenon::Status BeginCapture() override;
   tenon::Status EndCapture(std::unique_ptr<tenon::Graph>* graph) override;
   tenon::Status Replay(tenon::Graph& graph) override;

@@ -163,6 +163,9 @@ class Session {
   // EndCapture follows each BeginCapture that returned ok, also where an op failed in between; then its graph is not used.
   // A recording holds calls for one pair of buffers that BeginStep gave.
   virtual bool CanCapture() const { return false; }
+  // Whether a step is recorded after it has been enqueued, while the device computes: it then runs eagerly, and waits for no recording. Ops
+  // are called once more for that, right after EndStep, with the same views, whose values on the host are gone.
+  virtual bool RecordsAfterwards() const { return false; }
   virtual Status BeginCapture() { return NoCapture(); }
   virtual Status EndCapture(std::unique_ptr<Graph>* /*graph*/) { return NoCapture(); }
   // Enqueues the recorded calls.

@@ -18,6 +18,14 @@
 namespace tenon {
 inline namespace TENON_SDK_NAMESPACE {
 
+// What is left to do on the device thread once a job has been passed on, by something that the thread itself ends.
+class Afterwork {
+ public:
+  virtual ~Afterwork() = default;
+  // May not throw.
+  virtual void DoAfterwork() = 0;
+};
+
 // Something to do on the device thread.
 class DeviceJob {
  public:
@@ -27,6 +35,8 @@ class DeviceJob {
   // Whether Run has begun something that is to be waited for; then Wait is called on the completion thread.
   virtual bool IsUnderWay() const { return false; }
   virtual void Wait() {}
+  // Null where nothing is left to do. Asked after Run; the job itself may be gone when it is done.
+  virtual Afterwork* AfterRun() { return nullptr; }
 };
 
 class DeviceThreads {
@@ -90,11 +100,13 @@ class DeviceThreads {
 
   void RunOnDevice(DeviceJob* job) {
     job->Run();
+    Afterwork* after = job->AfterRun();
     if (job->IsUnderWay()) {
       completion_.load()->Post(job);
     } else {
       on_done_(job);
     }
+    if (after != nullptr) after->DoAfterwork();
   }
 
   bool WaitForEnd(Thread::Clock::time_point deadline) {

@@ -10,12 +10,14 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "tenon/device.h"
+#include "tenon/device_threads.h"
 #include "tenon/op_caller.h"
 #include "tenon/plan.h"
 #include "tenon/plan_checks.h"
@@ -31,7 +33,7 @@ struct ExecutorCounters {
   SessionCounters session;  // with recordings that failed among its fallbacks
 };
 
-class Executor {
+class Executor final : public Afterwork {
  public:
   using Clock = std::chrono::steady_clock;
 
@@ -55,7 +57,7 @@ class Executor {
   }
 
   // After Cancel a device may still use the workspace: the session knows.
-  ~Executor() {
+  ~Executor() override {
     if (workspace_ != nullptr && !cancelled_) session_->memory().Free(workspace_);
   }
   Executor(const Executor&) = delete;
@@ -88,6 +90,7 @@ class Executor {
     const auto start = Clock::now();
     StepView host_step, step;
     ResultView host_result, result;
+    unrecorded_ = nullptr;
     TENON_RETURN_IF_ERROR(StepView::Parse(step_words, num_step_words, plan_.limits, &host_step));
     const size_t output_bytes = caller_->OutputBytes(host_step);
     TENON_RETURN_IF_ERROR(ResultView::Parse(result_words, num_result_words, host_step, output_bytes, &host_result));
@@ -95,6 +98,7 @@ class Executor {
     caller_->BindStep(step, result);
     Status ran = RunOps(host_step, step, result);
     Status ended = session_->EndStep();
+    if (!ran.ok() || !ended.ok()) unrecorded_ = nullptr;
     if (!ended.ok()) return ran.ok() ? ended : ran;
     *ticket = {host_result.header, host_step.step_id, host_step.num_logit_rows, host_step.max_top_logprobs, start, std::move(ran)};
     return Status::Ok();
@@ -116,7 +120,21 @@ class Executor {
   Status Run(const int32_t* step_words, size_t num_step_words, int32_t* result_words, size_t num_result_words) {
     Ticket ticket;
     TENON_RETURN_IF_ERROR(Enqueue(step_words, num_step_words, result_words, num_result_words, &ticket));
-    return Finish(ticket);
+    Status status = Finish(ticket);
+    if (HasAfterwork()) DoAfterwork();
+    return status;
+  }
+
+  // After Enqueue, on the device thread: records the step that was enqueued, as one of its shape is seen for the first time.
+  bool HasAfterwork() const { return unrecorded_ != nullptr; }
+  void DoAfterwork() override {
+    Recording* recording = std::exchange(unrecorded_, nullptr);
+    if (cancelled_) return;
+    try {
+      Record(recording);
+    } catch (const std::exception&) {  // of the standard library
+      failed_captures_++;
+    }
   }
 
   void Freeze() { session_->Freeze(); }
@@ -218,7 +236,13 @@ class Executor {
     const bool is_fresh = recording == nullptr;
     if (is_fresh) {
       if (recordings_.is_full()) return RunEagerly(step);
-      recording = recordings_.Add(step, result, Record(host_step, step));
+      recording = recordings_.Add(step, result, Recording(host_step));
+      num_logit_rows_ = step.num_logit_rows;
+      if (session_->RecordsAfterwards()) {
+        unrecorded_ = recording;
+      } else {
+        Record(recording);
+      }
     }
     if (!recording->Fits(host_step))
       return Status::Error(StatusCode::kStepFailed, "captureKey %d was that of a step of another shape", step.capture_key);
@@ -237,19 +261,19 @@ class Executor {
     });
   }
 
-  // Nothing has run afterwards. A step that cannot be recorded is not tried again.
-  Recording Record(const StepView& host_step, const StepView& step) {
+  // Records the step that is bound; runs nothing. A step that cannot be recorded is not tried again.
+  void Record(Recording* recording) {
     StepRecorder recorder(*session_, *caller_);
     std::vector<RecordedPiece> pieces;
-    Status status = ForEachCall(step.num_logit_rows, [&](const OpCall& call) {
+    Status status = ForEachCall(num_logit_rows_, [&](const OpCall& call) {
       return recorder.Add(call, capture_states_[static_cast<size_t>(call.op)]);
     });
     if (!recorder.Finish(std::move(status), &pieces).ok()) {
       failed_captures_++;
-      return Recording(host_step);
+      return;
     }
     captures_++;
-    return Recording(host_step, std::move(pieces));
+    recording->set_pieces(std::move(pieces));
   }
 
   Plan plan_;
@@ -259,6 +283,8 @@ class Executor {
   void* workspace_ = nullptr;
   std::vector<CaptureState> capture_states_;  // by op; empty where the session records nothing
   Recordings recordings_;
+  Recording* unrecorded_ = nullptr;  // of the step that was enqueued last
+  int32_t num_logit_rows_ = 0;       // of the step that is to be recorded
   Clock::time_point last_finish_{};  // the completion thread's
   std::atomic<bool> cancelled_{false};
   std::atomic<uint64_t> steps_{0}, captures_{0}, replays_{0}, rebinds_{0}, failed_captures_{0};

@@ -74,13 +74,11 @@ class StepRecorder {
 
 class Recording {
  public:
-  // Of a step whose recording has failed: it always runs eagerly.
+  // Of a step that has not been recorded: it runs eagerly.
   explicit Recording(const StepView& host_step) { std::copy_n(host_step.words(), kStepHeaderWords, header_.begin()); }
-  Recording(const StepView& host_step, std::vector<RecordedPiece> pieces) : Recording(host_step) {
-    pieces_ = std::move(pieces);
-  }
 
   bool is_playable() const { return !pieces_.empty(); }
+  void set_pieces(std::vector<RecordedPiece> pieces) { pieces_ = std::move(pieces); }
 
   // Whether a step has the shape that was recorded: the same header, but for its number.
   bool Fits(const StepView& host_step) const {

@@ -213,6 +213,7 @@ class ExecutableState {
       if (!is_under_way_) Wait();
     }
     bool IsUnderWay() const override { return is_under_way_; }
+    Afterwork* AfterRun() override { return owner_->executor_->HasAfterwork() ? owner_->executor_.get() : nullptr; }
     void Wait() override {
       if (status_.ok()) status_ = Guarded([&] { return owner_->executor_->Finish(ticket_); });
       if (status_.ok() || result_words_ < 2 || owner_->group_->is_abandoned()) return;
