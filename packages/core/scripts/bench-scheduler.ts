@@ -11,7 +11,7 @@ const numWarmUpSteps = 300;
 /** Microseconds that a step of so many sequences may cost. */
 const limits: ReadonlyMap<number, number> = new Map([
   [256, 1000],
-  [1024, 3000],
+  [1024, 2000],
 ]);
 
 /** Microseconds per step with `numRunning` decoding and `numWaiting` queued sequences; the best of the rounds. */

@@ -80,7 +80,8 @@ export class StepBuffer {
 
   /** Makes room for block tables of `count` words. */
   reserveTables(count: number): void {
-    if (count > this.#numTableWords) this.#resize(this.#raggedCapacity, count);
+    if (count > this.#numTableWords)
+      this.#resize(this.#raggedCapacity, Math.max(count, 2 * this.#numTableWords));
   }
 
   #resize(raggedCapacity: number, numTableWords: number): void {
