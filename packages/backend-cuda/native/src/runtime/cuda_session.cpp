@@ -4,8 +4,10 @@
 #include <time.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 #include "cuda_status.h"
 #include "negotiate.h"
@@ -25,6 +27,8 @@ constexpr const char* kTimesVariable = "TENON_CUDA_STEP_TIMES";
 // timers is ten times that.
 constexpr long kPollNanoseconds = 5'000;
 thread_local const int poll_is_punctual = prctl(PR_SET_TIMERSLACK, 1'000UL);
+// How long a GPU may take to end what a session that was given up has enqueued.
+constexpr auto kPatience = std::chrono::seconds(2);
 
 // Every row without, or as many as there are sequences with twenty top logprobs; results of other steps grow.
 size_t PlainResultWords(const tenon::PlanLimits& limits) {
@@ -55,6 +59,7 @@ Status CudaSession::Create(const tenon::Plan& plan, int num_sms, std::unique_ptr
 
 Status CudaSession::Init(int num_sms) {
   num_sms_ = num_sms;
+  TENON_CUDA(cudaGetDevice(&device_));
   TENON_RETURN_IF_ERROR(CheckOps());
   TENON_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   for (Lane& lane : lanes_) TENON_CUDA(cudaEventCreateWithFlags(&lane.done, cudaEventDisableTiming));
@@ -62,7 +67,10 @@ Status CudaSession::Init(int num_sms) {
 }
 
 CudaSession::~CudaSession() {
-  if (stream_ != nullptr && !cancelled_.load()) cudaStreamSynchronize(stream_);
+  if (!ComesToRest()) {  // a GPU that hangs: whatever frees its memory would wait for it
+    pool_.Abandon();
+    return;
+  }
   for (Lane& lane : lanes_) {
     for (const Buffer& buffer : {lane.step, lane.result})
       if (buffer.data != nullptr) cudaFreeHost(buffer.data);
@@ -72,6 +80,16 @@ CudaSession::~CudaSession() {
     for (cudaEvent_t event : {timed.begin, timed.end})
       if (event != nullptr) cudaEventDestroy(event);
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
+}
+
+// Asks again and again: what waits in the driver cannot be told that the session was given up.
+bool CudaSession::ComesToRest() const {
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (stream_ != nullptr && cudaStreamQuery(stream_) == cudaErrorNotReady) {
+    if (cancelled_.load() && std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return true;
 }
 
 // Limits that negotiation has said; a plan that ignores them is refused.
@@ -208,6 +226,8 @@ Status CudaSession::EndStep() {
 Status CudaSession::WaitStep() {
   Lane& lane = lanes_[num_waited_++ % kNumLanes];
   static_cast<void>(poll_is_punctual);
+  thread_local const cudaError_t on_device = cudaSetDevice(device_);  // else the thread would make a context on the first GPU
+  TENON_CUDA(on_device);
   for (;;) {
     const cudaError_t state = cudaEventQuery(lane.done);
     if (state == cudaSuccess) break;

@@ -75,6 +75,8 @@ class CudaSession final : public tenon::Session {
   explicit CudaSession(const tenon::Plan& plan) : plan_(plan), ops_(plan.limits) {}
   tenon::Status Init(int num_sms);
   tenon::Status CheckOps() const;
+  // Waits for what is enqueued; false where that does not end, and the session was given up.
+  bool ComesToRest() const;
   tenon::Status AllocateScratch(int num_sms);
   // Makes room for so many words; waits for the device where it has to grow.
   tenon::Status ReservePinned(Buffer& buffer, size_t words);
@@ -84,6 +86,7 @@ class CudaSession final : public tenon::Session {
 
   const tenon::Plan& plan_;
   int num_sms_ = 0;
+  int device_ = 0;
   Pool pool_;
   CudaOps ops_;
   cudaStream_t stream_ = nullptr;

@@ -15,6 +15,8 @@ class Pool final : public tenon::MemoryPool {
   ~Pool() override;
   tenon::Status Allocate(tenon::Arena arena, size_t bytes, void** data) override;
   void Free(void* data) override;
+  // Leaves all of it behind.
+  void Abandon() { allocations_.clear(); }
   std::optional<size_t> FreeBytes() const override;
   size_t UsedBytes(tenon::Arena arena) const override { return used_[static_cast<size_t>(arena)].load(); }
   uint64_t num_allocations() const { return num_allocations_; }
