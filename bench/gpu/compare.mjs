@@ -149,16 +149,25 @@ function clientOf(engine, { vocab_size: vocabSize }) {
   };
 }
 
-/** Seconds from the start of the process to its first answer; the engine goes on. */
+/**
+ * Seconds from the start of the process to its first answer; the engine goes on. What it answers right then, while it may still be
+ * preparing itself, is judged too.
+ */
 async function startMeasured(name, config) {
   const engine = await start(name);
   const client = clientOf(engine, config);
-  await client.ask([client.draw('start')(64)], 4);
-  return { engine, seconds: (performance.now() - engine.startMs) / 1000 };
+  const tokens = client.draw('start');
+  await client.ask([tokens(64)], 4);
+  const seconds = (performance.now() - engine.startMs) / 1000;
+  const { answers } = await client.ask(
+    Array.from({ length: 8 }, () => tokens(64)),
+    32,
+  );
+  return { engine, seconds, answers };
 }
 
 /** Further starts, as long as they are quick. */
-async function measureStarts(name, config, first) {
+async function measureStarts(name, config, { seconds: first, answers }) {
   const all = [first];
   while (
     all.length < Math.min(rounds, engines[name].starts) &&
@@ -168,7 +177,7 @@ async function measureStarts(name, config, first) {
     all.push(seconds);
     await engine.stop();
   }
-  return { unit: 's', value: median(all), all };
+  return { unit: 's', value: median(all), all, answers, numJudged: 2 };
 }
 
 /** In a process of their own, as timing each step is not free. */
@@ -185,7 +194,8 @@ async function measureGaps(name, config) {
 async function measureEngine(name, config) {
   const { works: able = workNames, throughputRequests = 512, maxRounds = rounds } = engines[name];
   const works = worksOf({ scale, rounds: Math.min(rounds, maxRounds), throughputRequests });
-  const { engine, seconds } = await startMeasured(name, config);
+  const started = await startMeasured(name, config);
+  const { engine, seconds } = started;
   console.log(`\n${name}: ${engine.version}, first answer after ${seconds.toFixed(1)} s`);
   const result = { version: engine.version, settings: engine.settings, works: {} };
   try {
@@ -201,7 +211,7 @@ async function measureEngine(name, config) {
   }
   await engine.stop();
   if (signal.aborted) return result;
-  if (wanted.includes('start')) result.works.start = await measureStarts(name, config, seconds);
+  if (wanted.includes('start')) result.works.start = await measureStarts(name, config, started);
   if (wanted.includes('gaps') && engines[name].gapsEnv !== undefined)
     Object.assign(result.works, await measureGaps(name, config));
   return result;
