@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 // A bundle for a GPU machine without Node, npm or network: this Node, the built packages with what they need, goldens, and these scripts, as
 // pieces of at most 60 MB. Needs `npm run build`, a build of the CUDA addon, tar, xz and split. README.md says what to do with it.
-// usage: node bench/gpu/pack.mjs OUT [--addon FOLDER]      (FOLDER: holds tenon_cuda.node; by default where `npm run build:native` leaves it)
-import { execFileSync, execSync } from 'node:child_process';
+// usage: node bench/gpu/pack.mjs OUT [--addon FOLDER]      (FOLDER: holds tenon_cuda.node; by default where `npm run build` leaves it)
+import { execSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -24,7 +24,7 @@ const pieceSize = '60M';
 const contents = {
   core: ['package.json', 'bin', 'dist', 'native', 'tests/goldens'],
   'backend-cpu': ['package.json', 'conformance.json', 'dist', 'native/build/Release/tenon_cpu.node'],
-  'backend-cuda': ['package.json', 'conformance.json'],
+  'backend-cuda': ['package.json', 'conformance.json', 'dist'],
   'model-stories': ['package.json', 'model'],
 };
 
@@ -65,8 +65,6 @@ function copyAddon(modules) {
   const folder = join(modules, '@tenon/backend-cuda');
   mkdirSync(join(folder, 'native/build/Release'), { recursive: true });
   cpSync(addon, join(folder, 'native/build/Release/tenon_cuda.node'));
-  const args = ['tsup', 'src/index.ts', '--format', 'esm', '--target', 'node20', '--out-dir', join(folder, 'dist')]; // prettier-ignore
-  execFileSync('npx', args, { cwd: cuda, stdio: ['ignore', 'ignore', 'inherit'] });
 }
 
 const staging = mkdtempSync(join(tmpdir(), 'tenon-bundle-'));
@@ -76,7 +74,7 @@ try {
   mkdirSync(modules, { recursive: true });
   for (const name of Object.keys(contents)) copyOwn(name, modules);
   copyAddon(modules);
-  for (const folder of ['gpu', 'engines']) cpSync(join(root, 'bench', folder), join(app, 'bench', folder), { recursive: true }); // prettier-ignore
+  for (const folder of ['bench/gpu', 'bench/engines', 'scripts']) cpSync(join(root, folder), join(app, folder), { recursive: true }); // prettier-ignore
   cpSync(process.execPath, join(app, 'node'));
   const dependencies = Object.fromEntries(Object.keys(contents).map((name) => [`@tenon/${name}`, '*']));
   writeFileSync(join(app, 'package.json'), JSON.stringify({ name: 'tenon-bundle', private: true, type: 'module', dependencies })); // prettier-ignore
