@@ -35,7 +35,7 @@ describe('tenon serve refuses to start', () => {
     ['a broken tokenizer', () => [broken('tokenizer', (path) => writeFileSync(join(path, 'tokenizer.json'), '{}'))], /config\.tokenizer-invalid/],
     ['a length beyond the model', () => ['--max-model-len', '5000'], /config\.max-model-len.*5000.*1024/],
     ['too little memory for one request', () => ['--kv-cache-memory-bytes', '100000'], /(config\.max-model-len|capacity\.memory)/],
-    ['an unknown device', () => ['--device', 'cuda'], /config\.device-not-found.*cuda.*cpu/],
+    ['an unknown device', () => ['--device', 'tpu'], /config\.device-not-found.*tpu.*cpu/],
     ['a wrong type', () => ['--max-num-seqs', 'many'], /config\.invalid-option.*max-num-seqs.*many/],
     ['an option that vLLM has and Tenon lacks', () => ['--tensor-parallel-size', '2'], /tensor-parallel-size/],
     ['an unknown option', () => ['--no-such-option'], /config\.invalid-option.*no-such-option/],

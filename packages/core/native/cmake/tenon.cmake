@@ -66,8 +66,9 @@ function(tenon_add_backend addon)
   if(APPLE)
     target_link_options(${addon} PRIVATE -undefined dynamic_lookup)
   else()
-    # The C++ library that Node brings along may be older than the compiler's.
-    target_link_options(${addon} PRIVATE -static-libstdc++ -static-libgcc -Wl,--version-script=${TENON_EXPORTS}
+    # The C++ library that Node brings along may be older than the compiler's. What nobody calls of it is left out, and libgcc is
+    # Node's: both would ask for as new a C library as the building machine has.
+    target_link_options(${addon} PRIVATE -static-libstdc++ -Wl,--gc-sections -Wl,--version-script=${TENON_EXPORTS}
       $<$<STREQUAL:"${TENON_SANITIZE}","">:-Wl,-s>)
   endif()
   if(TENON_SANITIZE STREQUAL "address" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")

@@ -115,7 +115,7 @@ std::vector<std::string> Split(std::string_view text) {
 std::string CompilerName(const std::string& architecture) {
   const size_t dash = architecture.find('-');
   const bool is_virtual = dash != std::string::npos && architecture.substr(dash) == "-virtual";
-  return (is_virtual ? "compute_" : "sm_") + architecture.substr(0, dash);
+  return std::string(is_virtual ? "compute_" : "sm_").append(architecture, 0, dash);
 }
 
 }  // namespace
@@ -181,7 +181,10 @@ std::vector<tenon::DeviceInfo> DescribeGpus(const GpuList& list) {
 std::vector<std::pair<std::string, std::string>> DescribeBuild(const Build& build) {
   const int driver = DriverVersion();
   std::string code;
-  for (const std::string& entry : Split(build.architectures)) code += (code.empty() ? "" : " ") + CompilerName(entry);
+  for (const std::string& entry : Split(build.architectures)) {
+    if (!code.empty()) code += ' ';
+    code += CompilerName(entry);
+  }
   return {{"cuda", VersionText(build.cuda_version)}, {"driver", driver == 0 ? "none" : VersionText(driver)}, {"code", code}};
 }
 
