@@ -98,6 +98,16 @@ const fail = (message) => {
   console.error(message);
 };
 
+/** Undefined where it failed, and the run goes on. */
+async function attempt(name, action) {
+  try {
+    return await action();
+  } catch (error) {
+    fail(`${name}: ${error.message}`);
+    return undefined;
+  }
+}
+
 function listOption(name, known, fallback) {
   const list = options[name]?.split(',') ?? fallback;
   for (const entry of list)
@@ -105,10 +115,10 @@ function listOption(name, known, fallback) {
   return list;
 }
 
-/** Makes the checkpoint once; else reads it, so that starts find it in the page cache. */
+/** Makes the checkpoint once. One that is there is read, if starts are measured, so that they find it in the page cache. */
 async function prepareModel() {
-  if (existsSync(join(folder, 'config.json'))) await readAll(folder);
-  else makeModel();
+  if (!existsSync(join(folder, 'config.json'))) makeModel();
+  else if (wanted.includes('start')) await Promise.all(readdirSync(folder).map((file) => readAll(join(folder, file)))); // prettier-ignore
   return JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8'));
 }
 
@@ -121,9 +131,8 @@ function makeModel() {
   console.log(`made ${folder} in ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
 }
 
-async function readAll(path) {
-  for (const file of readdirSync(path))
-    for await (const _chunk of createReadStream(join(path, file), { highWaterMark: 2 ** 22 }));
+async function readAll(file) {
+  for await (const _chunk of createReadStream(file, { highWaterMark: 2 ** 22 }));
 }
 
 function isInstalled({ command, module }) {
@@ -190,31 +199,32 @@ async function measureGaps(name, config) {
   }
 }
 
-/** All works of one engine: `{ version, settings, works }`. */
+/** All works of one engine: `{ version, settings, works }`, where `works` has those that succeeded. */
 async function measureEngine(name, config) {
-  const { works: able = workNames, throughputRequests = 512, maxRounds = rounds } = engines[name];
-  const works = worksOf({ scale, rounds: Math.min(rounds, maxRounds), throughputRequests });
   const started = await startMeasured(name, config);
   const { engine, seconds } = started;
   console.log(`\n${name}: ${engine.version}, first answer after ${seconds.toFixed(1)} s`);
-  const result = { version: engine.version, settings: engine.settings, works: {} };
-  try {
-    const client = clientOf(engine, config);
-    for (const work of workNames.filter((entry) => wanted.includes(entry) && able.includes(entry))) {
-      const { measure, ...about } = works[work];
-      result.works[work] = { ...about, ...(await measure(client)) };
-      const { value, unit, all } = result.works[work];
-      console.log(`  ${work.padEnd(14)}${value.toFixed(1)} ${unit} (${all.map((one) => one.toFixed(1)).join(' ')})`); // prettier-ignore
-    }
-  } catch (error) {
-    fail(`${name}: ${error.message}`);
-  }
+  const works = {};
+  await attempt(name, () => measureWorks(engine, config, works));
   await engine.stop();
-  if (signal.aborted) return result;
-  if (wanted.includes('start')) result.works.start = await measureStarts(name, config, started);
+  if (wanted.includes('start'))
+    await attempt(name, async () => (works.start = await measureStarts(name, config, started)));
   if (wanted.includes('gaps') && engines[name].gapsEnv !== undefined)
-    Object.assign(result.works, await measureGaps(name, config));
-  return result;
+    await attempt(name, async () => Object.assign(works, await measureGaps(name, config)));
+  return { version: engine.version, settings: engine.settings, works };
+}
+
+/** Adds to `results`, work by work. */
+async function measureWorks(engine, config, results) {
+  const { works: able = workNames, throughputRequests = 512, maxRounds = rounds } = engines[engine.name];
+  const works = worksOf({ scale, rounds: Math.min(rounds, maxRounds), throughputRequests });
+  const client = clientOf(engine, config);
+  for (const work of workNames.filter((entry) => wanted.includes(entry) && able.includes(entry))) {
+    const { measure, ...about } = works[work];
+    results[work] = { ...about, ...(await measure(client)) };
+    const { value, unit, all } = results[work];
+    console.log(`  ${work.padEnd(14)}${value.toFixed(1)} ${unit} (${all.map((one) => one.toFixed(1)).join(' ')})`); // prettier-ignore
+  }
 }
 
 /** Some answers of each work, spread over them. */
@@ -268,15 +278,12 @@ for (const name of listOption('engines', Object.keys(engines))) {
     console.error(`${name}: ${engines[name].command} cannot import ${engines[name].module}; left out`);
     continue;
   }
-  try {
-    results[name] = await measureEngine(name, config);
-  } catch (error) {
-    fail(`${name}: ${error.message}`);
-  }
+  const result = await attempt(name, () => measureEngine(name, config));
+  if (result !== undefined) results[name] = result;
 }
 const agreement = checkAgreement(results);
 agreement.problems.forEach(fail);
-const judged = options['no-judge'] ? undefined : await judgeAnswers(results).catch((error) => fail(error.message)); // prettier-ignore
+const judged = options['no-judge'] ? undefined : await attempt('judge', () => judgeAnswers(results));
 const report = {
   model: modelName,
   scale,
