@@ -1,4 +1,4 @@
-// Attention: checked against an f64 reference on the device, then timed. attention_bench [check|time|decode|prefill|tiny]
+// Attention: checked against an f64 reference on the device, then timed. attention_bench [check|time|decode|few|mixed|prefill|tiny]
 //   nvcc -std=c++20 -O3 --expt-relaxed-constexpr -gencode=arch=compute_90a,code=sm_90a -I../kernels attention_bench.cu ../kernels/attention*.cu -o attention_bench
 #include <memory>
 #include <string>
@@ -84,6 +84,7 @@ class Step {
       for (int i = 0; i < s.query_len; ++i) positions.push_back(s.seq_len - s.query_len + i);
       max_seq_len_ = std::max(max_seq_len_, s.seq_len);
       max_query_len_ = std::max(max_query_len_, s.query_len);
+      num_single_ += s.query_len == 1 ? 1 : 0;
     }
     num_tokens_ = cu.back();
     stride_ = (max_seq_len_ + c.block_size - 1) / c.block_size + 3;
@@ -127,7 +128,7 @@ class Step {
     return {.q = q_->get(),
             .kv = {k_->get() + at, v_->get() + at, c_.kv_heads, c_.head_dim, c_.block_size, kTypeOf<T>},
             .step = {positions_->get(), cu_->get(), lens_->get(), tables_->get(), num_tokens_, num_seqs_, stride_,
-                     recording ? max_model_len_ : max_seq_len_, max_query_len_, recording},
+                     recording ? max_model_len_ : max_seq_len_, max_query_len_, num_single_, recording},
             .num_heads = c_.heads,
             .scale = 1.f / std::sqrt(static_cast<float>(c_.head_dim)),
             .soft_cap = c_.soft_cap,
@@ -166,7 +167,7 @@ class Step {
 
  private:
   Case c_;
-  int num_seqs_, layers_, max_model_len_, num_tokens_ = 0, stride_ = 0, max_seq_len_ = 0, max_query_len_ = 0;
+  int num_seqs_, layers_, max_model_len_, num_tokens_ = 0, stride_ = 0, max_seq_len_ = 0, max_query_len_ = 0, num_single_ = 0;
   size_t layer_size_ = 0, worst_row_ = 0;
   std::unique_ptr<Device<int32_t>> cu_, lens_, positions_, tables_;
   std::unique_ptr<Device<T>> q_, k_, v_, y_;
@@ -251,6 +252,16 @@ void TimeDecode(const char* name, int heads, int kv_heads) {
   std::printf("  256 ragged 100...2000 %8.2f %7.0f %5.1f\n", us, bytes / us / 1e3, 100 * bytes / us * 1e6 / kCopyBytesPerSecond);
 }
 
+void TimeFew(const char* name, int heads, int kv_heads) {
+  std::printf("decode of few rows, %s: rows x keys: us\n ", name);
+  for (const auto& [batch, keys] : std::vector<std::pair<int, int>>{{1, 16}, {1, 128}, {1, 256}, {1, 512}, {1, 1024}, {1, 2048}, {1, 8192}, {2, 128}, {4, 128}, {4, 1024}, {8, 128}, {8, 1024}, {8, 2048}}) {
+    const double bytes = 4. * batch * keys * kv_heads * 128;
+    Step<__nv_bfloat16> step({heads, kv_heads, 128, 16, std::vector<Seq>(batch, Seq{1, keys})}, std::clamp(static_cast<int>(2e8 / bytes), 1, 40), 9216, false);
+    std::printf(" %dx%d %.2f", batch, keys, Microseconds([&](int i, cudaStream_t stream) { return Attention(step.Params(i, true), stream); }, 40, 5));
+  }
+  std::printf("\n");
+}
+
 void TimePrefill(const char* name, int heads, int kv_heads, int head_dim) {
   std::printf("prefill %s: tokens, context, us, TFLOP/s, %% of peak\n", name);
   for (const auto& [tokens, context] : std::vector<std::pair<int, int>>{{128, 0}, {512, 0}, {2048, 0}, {8192, 0}, {2048, 6144}, {16, 2032}}) {
@@ -271,11 +282,18 @@ void TimeBlockSizes() {
 }
 
 void TimeMixed() {
-  std::vector<Seq> seqs(127, Seq{1, 1000});
-  seqs.push_back({1024, 1024});
-  Step<__nv_bfloat16> step({32, 8, 128, 16, seqs}, 4, 9216, false);
-  const double us = Microseconds([&](int i, cudaStream_t stream) { return Attention(step.Params(i, false), stream); });
-  std::printf("mixed: 127 decodes at 1000 and a prompt of 1024: %.1f us\n", us);
+  std::printf("mixed, Llama-3.1-8B: rows, a prompt of tokens: us (its parts alone)\n");
+  for (const auto& [rows, tokens] : std::vector<std::pair<int, int>>{{127, 1024}, {255, 128}, {255, 512}, {255, 2048}, {32, 512}}) {
+    std::vector<Seq> seqs;
+    for (int i = 0; i < rows; ++i) seqs.push_back({1, 100 + i * 37 % 900});
+    const auto time = [&](const std::vector<Seq>& of) {
+      Step<__nv_bfloat16> step({32, 8, 128, 16, of}, 4, 9216, false);
+      return Microseconds([&](int i, cudaStream_t stream) { return Attention(step.Params(i, false), stream); });
+    };
+    const double decode = time(seqs), prefill = time({{tokens, tokens}});
+    seqs.push_back({tokens, tokens});
+    std::printf("  %3d %4d: %8.1f (%.1f + %.1f)\n", rows, tokens, time(seqs), decode, prefill);
+  }
 }
 
 }  // namespace
@@ -286,6 +304,11 @@ int main(int argc, char** argv) {
   if (mode == "tiny") tenon_cuda::CheckFew();
   if (mode == "all" || mode == "check") tenon_cuda::CheckAll();
   if (mode == "all" || mode == "time" || mode == "decode") tenon_cuda::TimeDecode("Llama-3.1-8B", 32, 8);
+  if (mode == "mixed") tenon_cuda::TimeMixed();
+  if (mode == "few") {
+    tenon_cuda::TimeFew("Llama-3.1-8B", 32, 8);
+    tenon_cuda::TimeFew("Qwen3-0.6B", 16, 8);
+  }
   if (mode == "prefill" || mode == "all") tenon_cuda::TimeBlockSizes();
   if (mode == "all" || mode == "time") {
     tenon_cuda::TimeDecode("Qwen3-0.6B", 16, 8);

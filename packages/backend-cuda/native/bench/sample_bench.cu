@@ -212,6 +212,7 @@ class Step {
     const auto [ao, at] = list(allowed);
     const auto [bo, bt] = list(bias);
     const auto [wo, wt] = list(bad);
+    const auto any = [&](auto&& is) { return std::any_of(rows_.begin(), rows_.end(), is); };
     params_ = {.logits = logits_->get(),
                .vocab = vocab_,
                .first_row = 0,
@@ -247,13 +248,16 @@ class Step {
                         .top_ids = top_ids_->get(),
                         .logprobs = logprobs_->get(),
                         .top_logprobs = top_logprobs_->get(),
-                        .any_random = true,
-                        .any_logprobs = true,
-                        .any_edits = true},
+                        .any_random = any([](const RowCase& r) { return (r.mode & kSample) != 0 && (r.mode & kGreedy) == 0; }),
+                        .any_logprobs = any([](const RowCase& r) { return r.num_logprobs >= 0; }),
+                        .any_edits = so != nullptr || ao != nullptr || bo != nullptr || wo != nullptr ||
+                                     any([](const RowCase& r) { return r.presence != 0 || r.frequency != 0 || r.repetition != 1; })},
                .state = {last_->get(), history_->get(), lengths_->get(), const_cast<int32_t*>(Ints(prompts)), kModelLen},
                .scratch = scratch_->get()};
   }
   const SampleParams& params() const { return params_; }
+  // As if some row of the step wanted everything.
+  void SetAnything() { params_.step.any_random = params_.step.any_logprobs = params_.step.any_edits = true; }
 
   // Number of rows that differ from the reference.
   int Check(const char* name, const std::vector<std::vector<float>>& logits) {
@@ -380,18 +384,42 @@ void CheckLongLists(int vocab) {
   failures += step.Check("long lists", logits);
 }
 
+// Steps whose rows are all greedy, or sample nothing.
+void CheckGreedy(int vocab, int num_rows) {
+  std::vector<std::vector<float>> logits;
+  std::vector<RowCase> rows(num_rows);
+  for (int r = 0; r < num_rows; ++r) {
+    std::vector<float> x = Logits(vocab, 3, r + 1);
+    if (r % 4 == 1)
+      for (float& v : x) v = std::round(v);  // many equals
+    if (r % 5 == 2)
+      for (int i = 0; i < vocab; i += 3) x[i] = i % 2 ? NAN : -kInfinity;
+    if (r == 3) std::fill(x.begin(), x.end(), -kInfinity);
+    if (r == 4) x[vocab / 2] = x[vocab - 1] = kInfinity;
+    if (r == 5) std::fill(x.begin(), x.end(), 0.25f);
+    rows[r].mode = r % 7 == 6 ? kTarget : kSample | kGreedy;
+    if (r % 3 == 0) rows[r].prompt = {1, 2}, rows[r].output = {3};
+    logits.push_back(x);
+  }
+  Step step(logits, rows, num_rows % 2 == 0 ? 3 : 0);
+  failures += step.Check(("greedy rows, vocab " + std::to_string(vocab)).c_str(), logits);
+}
+
 void CheckAll() {
+  for (const int vocab : {7, 100, 4099, 128256, 151936}) CheckGreedy(vocab, vocab > 10000 ? 20 : 65);
+  CheckGreedy(600000, 3);
   for (const int vocab : {7, 100, 1000, 4099, 128256, 151936}) CheckVocab(vocab, vocab > 10000 ? 24 : 120);
   CheckVocab(600000, 8);  // longer than shared memory
   CheckLongLists(5000);
   std::printf("%d rows failed\n", failures);
 }
 
-void Time(const char* name, int rows, int vocab, const RowCase& row, int max_top) {
+void Time(const char* name, int rows, int vocab, const RowCase& row, int max_top, bool anything = false) {
   std::vector<std::vector<float>> logits;
   std::vector<RowCase> cases(rows, row);
   for (int r = 0; r < rows; ++r) logits.push_back(r < 8 ? Logits(vocab, 3, r + 1) : logits[r % 8]);
   Step step(logits, cases, max_top);
+  if (anything) step.SetAnything();
   const double us = Microseconds([&](int, cudaStream_t stream) { return Sample(step.params(), stream); });
   const double bytes = 4. * rows * vocab;
   std::printf("  %-28s %4d rows of %6d: %8.2f us %6.0f GB/s\n", name, rows, vocab, us, bytes / us / 1e3);
@@ -410,6 +438,7 @@ void TimeAll() {
   for (const int rows : {1, 8, 32, 256}) {
     Time("greedy", rows, 128256, greedy, 0);
     Time("greedy", rows, 151936, greedy, 0);
+    Time("greedy among others", rows, 151936, greedy, 0, true);
     Time("temperature", rows, 151936, random, 0);
     Time("top-k 50", rows, 151936, top_k, 0);
     Time("top-p 0.9", rows, 151936, top_p, 0);
@@ -424,7 +453,7 @@ void TimeAll() {
 
 int main(int argc, char** argv) {
   const std::string mode = argc > 1 ? argv[1] : "all";
-  if (mode == "tiny") tenon_cuda::CheckVocab(1000, 30);
+  if (mode == "tiny") tenon_cuda::CheckVocab(1000, 30), tenon_cuda::CheckGreedy(1003, 9);
   if (mode == "all" || mode == "check") tenon_cuda::CheckAll();
   if (mode == "all" || mode == "time") tenon_cuda::TimeAll();
   return tenon_cuda::failures == 0 ? 0 : 1;

@@ -196,12 +196,11 @@ Launch LaunchForHead(const Shape& shape, cudaStream_t stream) {
   if (p.kv.head_dim > 256) return cudaErrorNotSupported;
   const bool aligned = (reinterpret_cast<uintptr_t>(p.q) | reinterpret_cast<uintptr_t>(p.y)) % 16 == 0;
   if (p.kv.block_size % kTileKeys != 0 || p.kv.head_dim % 8 != 0 || !aligned) return LaunchPlain<T>(shape, stream);
-  const bool any_several = p.step.max_query_len > 1, all_several = any_several && p.step.num_seqs == 1;
-  if (!all_several) {
+  if (p.step.num_single > 0) {
     const Launch launch = LaunchDecode<T>(shape, stream);
     if (launch != cudaSuccess) return launch;
   }
-  return any_several ? LaunchPrefillForHead<T>(shape, stream) : cudaSuccess;
+  return p.step.num_single < p.step.num_seqs ? LaunchPrefillForHead<T>(shape, stream) : cudaSuccess;
 }
 
 }  // namespace
@@ -211,7 +210,12 @@ size_t AttentionScratchBytes(int32_t, int32_t, int32_t, int32_t, int32_t) { retu
 Launch Attention(const AttentionParams& p, cudaStream_t stream) {
   if (p.step.num_tokens == 0 || p.step.num_seqs == 0) return cudaSuccess;
   const int group = p.num_heads / p.kv.num_kv_heads;
-  const Shape shape{.p = p, .group = group, .row_tiles = (group + kRows - 1) / kRows};
+  const int block_tiles = std::max(1, p.kv.block_size / kTileKeys);
+  const Shape shape{.p = p,
+                    .group = group,
+                    .row_tiles = (group + kRows - 1) / kRows,
+                    .block_tiles = block_tiles,
+                    .block_magic = block_tiles == 1 ? 0 : static_cast<uint32_t>((uint64_t{1} << 32) / static_cast<uint32_t>(block_tiles) + 1)};
   if (p.kv.type == Type::kF32) return LaunchPlain<float>(shape, stream);
   if (p.kv.type == Type::kBf16) return LaunchForHead<__nv_bfloat16>(shape, stream);
   return LaunchForHead<__half>(shape, stream);

@@ -16,8 +16,11 @@ constexpr float kLog2E = 1.4426950408889634f;
 
 struct Shape {
   AttentionParams p;
-  int group;      // query heads per KV head
-  int row_tiles;  // of kRows query heads
+  int group;                 // query heads per KV head
+  int row_tiles;             // of kRows query heads
+  int block_tiles;           // of kTileKeys keys, in a block of the cache
+  uint32_t block_magic;      // the high word of block_magic * i is i / block_tiles; 0 where that is i
+  bool all_at_once = false;  // no block of the launch waits for another one's end
 };
 
 // attention_decode.cu: the sequences with one new token. cudaErrorNotSupported where a block would need more shared memory than the

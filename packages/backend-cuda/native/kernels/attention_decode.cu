@@ -1,62 +1,90 @@
-// Attention of sequences with one new token: bound by reading the keys and values once.
+// Attention of sequences with one new token: bound by reading the keys and values once, or, where they are few, by how long one step waits for another.
 //
 // A cluster of blocks takes a sequence, a KV head and up to 16 query heads of its group; each block takes a contiguous share of the keys, and each
-// of its four warps 16 keys at a time, in turn. A warp copies its own keys kStages - 1 steps ahead and attends to them without a barrier.
+// of its warps 16 keys at a time, in turn. A warp copies its own keys kStages - 1 steps ahead and attends to them without a barrier.
 // At the end the warps' sums are merged in the block, then the blocks' through the cluster's shared memory, both in a fixed order: one
 // launch, no scratch. How many blocks a cluster has follows from the number of sequences alone (ClusterBlocks), so a recorded launch
-// fits any lengths; a row's last bits depend on that number. grid (blocks of a cluster * num_kv_heads * num_seqs, tiles of 16 query heads).
+// fits any lengths; those without keys end at once. A row's last bits depend on that number. grid (blocks of a cluster * tiles of 16 query
+// heads, num_kv_heads, num_seqs).
 #include "attention.cuh"
 
 namespace tenon_cuda {
 namespace {
 
-constexpr int kWarps = 4;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kStepKeys = kWarps * kTileKeys;  // that a block takes at a time
+constexpr int kMinKeys = 128;   // of a block: one more costs the cluster more than its keys
+constexpr int kFewStages = 2, kFewWarps = 4;  // for head_dim 128 where clusters have several blocks
+constexpr int kSoonTiles = 4;   // of a warp, that are on their way to L2 before the query is there
 
 // The keys of a block, and where its sequence is.
 struct Share {
   int begin, end;  // keys; multiple of kTileKeys, and at most the sequence's length
   int first_key;   // those before are out of the window
+  int blocks;      // of the cluster that have keys
   const int32_t* block_table;
   int kv_head;
 };
 
-__device__ __forceinline__ Share ShareOf(const AttentionParams& p, int seq, int kv_head, int rank, int num_blocks) {
-  const int seq_len = p.step.seq_lens[seq];
-  const int first_key = p.sliding_window > 0 ? max(0, seq_len - p.sliding_window) : 0, start = first_key / kTileKeys * kTileKeys;
-  const int each = ((seq_len - start + num_blocks - 1) / num_blocks + kStepKeys - 1) / kStepKeys * kStepKeys;
-  return {start + rank * each, min(start + (rank + 1) * each, seq_len), first_key,
+// step_keys: that a block takes at a time.
+__device__ __forceinline__ Share ShareOf(const AttentionParams& p, int seq, int seq_len, int kv_head, int rank, int num_blocks, int step_keys) {
+  const int first_key = p.sliding_window > 0 ? max(0, seq_len - p.sliding_window) : 0, start = first_key / kTileKeys * kTileKeys, keys = seq_len - start;
+  const int each = max(kMinKeys, ((keys + num_blocks - 1) / num_blocks + step_keys - 1) / step_keys * step_keys);
+  return {start + rank * each, min(start + (rank + 1) * each, seq_len), first_key, max(1, (keys + each - 1) / each),
           p.step.block_tables + static_cast<int64_t>(seq) * p.step.block_table_stride, kv_head};
 }
 
 // Copies a warp's keys to shared memory, step by step.
-template <typename T, int kDim>
+template <typename T, int kDim, int kStepKeys>
 struct Reader {
   const KvLayer& kv;
   const Share& share;
-  int key, block;  // of the next step; the block is looked up a step ahead
+  const uint32_t block_magic;
+  const int block_tiles;
+  int key;               // of the next step
+  const T *k = nullptr, *v = nullptr;  // looked up a step ahead
 
-  __device__ Reader(const KvLayer& layer, const Share& of, int warp) : kv(layer), share(of), key(of.begin + warp * kTileKeys) { FindBlock(); }
-  __device__ void FindBlock() {
-    if (key < share.end) block = share.block_table[key / kv.block_size];
+  __device__ Reader(const Shape& shape, const Share& of, int warp)
+      : kv(shape.p.kv), share(of), block_magic(shape.block_magic), block_tiles(shape.block_tiles), key(of.begin + warp * kTileKeys) {
+    Find(key, k, v);
+  }
+  // Where the tile that begins with `first` is.
+  __device__ __forceinline__ void Find(int first, const T*& keys, const T*& values) const {
+    if (first >= share.end) return;
+    const int tile = first / kTileKeys, index = block_magic == 0 ? tile : static_cast<int>(__umulhi(static_cast<uint32_t>(tile), block_magic));
+    const int64_t offset = static_cast<int64_t>(tile - index * block_tiles) * kTileKeys * kv.head_dim;
+    const int block = share.block_table[index];
+    keys = CacheBlock<T>(kv.k, kv, block, share.kv_head) + offset;
+    values = CacheBlock<T>(kv.v, kv, block, share.kv_head) + offset;
+  }
+  // Asks L2 for the first tiles. They need not be written yet, as L2 is what the writer writes to.
+  __device__ __forceinline__ void FetchSoon() const {
+    constexpr int kLineBytes = 128;
+    const int tile_bytes = kTileKeys * kv.head_dim * static_cast<int>(sizeof(T)), lane = threadIdx.x % 32;
+    const T *keys = k, *values = v;
+#pragma unroll 1
+    for (int i = 0; i < kSoonTiles; ++i) {
+      const int first = key + i * kStepKeys;
+      if (first >= share.end) return;
+      Find(first, keys, values);
+#pragma unroll
+      for (int at = 0; at < kTileKeys * kDim * 2; at += 32 * kLineBytes) {
+        const int byte = at + lane * kLineBytes;
+        if (byte >= tile_bytes) continue;
+        asm volatile("prefetch.global.L2 [%0];\n" ::"l"(reinterpret_cast<const char*>(keys) + byte));
+        asm volatile("prefetch.global.L2 [%0];\n" ::"l"(reinterpret_cast<const char*>(values) + byte));
+      }
+    }
   }
   // tile: keys, then values.
-  __device__ void CopyNext(T* tile) {
+  __device__ __forceinline__ void CopyNext(T* tile) {
     if (key < share.end) {
       const int lane = threadIdx.x % 32, count = share.end - key;
-      const int64_t offset = static_cast<int64_t>(key % kv.block_size) * kv.head_dim;
-      const T* k = CacheBlock<T>(kv.k, kv, block, share.kv_head) + offset;
-      const T* v = CacheBlock<T>(kv.v, kv, block, share.kv_head) + offset;
       constexpr int kChunks = kDim / 8;
       if (count >= kTileKeys && kv.head_dim == kDim) {
-        k += lane * 8;
-        v += lane * 8;
 #pragma unroll
         for (int i = 0; i < kTileKeys * kChunks / 32; ++i) {
           const int to = WarpRows<T, kDim>::At((i * 32 + lane) / kChunks, (i * 32 + lane) % kChunks);
-          CopyAsync16(tile + to, k + i * 256);
-          CopyAsync16(tile + kTileKeys * kDim + to, v + i * 256);
+          CopyAsync16(tile + to, k + lane * 8 + i * 256);
+          CopyAsync16(tile + kTileKeys * kDim + to, v + lane * 8 + i * 256);
         }
       } else {
 #pragma unroll 4
@@ -69,36 +97,19 @@ struct Reader {
         }
       }
       key += kStepKeys;
-      FindBlock();
+      Find(key, k, v);
     }
     CommitCopies();
   }
 };
 
-// rows = rows ⊕ the ones in `from` [num_rows][kDim + 2].
+// Where quad `quad` of a row's kDim floats lies among those that a warp leaves: swizzled, so that rows begin in different banks.
+template <int kDim>
+__device__ __forceinline__ int QuadAt(int row, int quad) { return row * kDim + (quad ^ (row & 7) * 2) * 4; }
+
+// A warp's sums: of rows to `sums` [num_rows][kDim], of which a stage holds 16, and their maxima and weights to `stats` [num_rows].
 template <typename T, int kDim>
-__device__ __forceinline__ void MergeRows(WarpRows<T, kDim>& rows, const float* from, int num_rows) {
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int row = lane / 4 + half * 8;
-    if (row >= num_rows) continue;
-    const float* other = from + row * (kDim + 2);
-    const float2 stats = *reinterpret_cast<const float2*>(other + kDim);
-    const float max = fmaxf(rows.max[half], stats.x);
-    const float own = Exp2(rows.max[half] - max), theirs = Exp2(stats.x - max);
-    rows.max[half] = max;
-    rows.sum[half] = rows.sum[half] * own + stats.y * theirs;
-#pragma unroll
-    for (int n = 0; n < kDim / 8; ++n) {
-      const float2 y = *reinterpret_cast<const float2*>(other + n * 8 + lane % 4 * 2);
-      rows.y[n][half * 2] = rows.y[n][half * 2] * own + y.x * theirs;
-      rows.y[n][half * 2 + 1] = rows.y[n][half * 2 + 1] * own + y.y * theirs;
-    }
-  }
-}
-template <typename T, int kDim>
-__device__ __forceinline__ void LeaveRows(const WarpRows<T, kDim>& rows, float* to, int num_rows) {
+__device__ __forceinline__ void LeaveRows(const WarpRows<T, kDim>& rows, float* sums, float2* stats, int num_rows) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -106,82 +117,84 @@ __device__ __forceinline__ void LeaveRows(const WarpRows<T, kDim>& rows, float* 
     if (row >= num_rows) continue;
 #pragma unroll
     for (int n = 0; n < kDim / 8; ++n)
-      *reinterpret_cast<float2*>(to + row * (kDim + 2) + n * 8 + lane % 4 * 2) = make_float2(rows.y[n][half * 2], rows.y[n][half * 2 + 1]);
-    if (lane % 4 == 0) *reinterpret_cast<float2*>(to + row * (kDim + 2) + kDim) = make_float2(rows.max[half], rows.sum[half]);
+      *reinterpret_cast<float2*>(sums + QuadAt<kDim>(row, n * 2 + lane % 4 / 2) + lane % 2 * 2) = make_float2(rows.y[n][half * 2], rows.y[n][half * 2 + 1]);
+    if (lane % 4 == 0) stats[row] = make_float2(rows.max[half], rows.sum[half]);
   }
 }
 
-// All threads of the cluster: the answer, from the blocks' rows in the order of blocks. sums: [num_rows][kDim + 2] of each block.
-template <typename T, int kDim>
-__device__ __forceinline__ void WriteAnswer(const AttentionParams& p, T* y, float* sums, int num_rows, int rank, int num_blocks) {
-  const int quads = p.kv.head_dim / 4;
-  for (int i = rank * kThreads + threadIdx.x; i < num_rows * quads; i += num_blocks * kThreads) {
-    const int row = i / quads, d = i % quads * 4;
-    float* own = sums + row * (kDim + 2);
-    float max = kMasked, sum = 0;
-    for (int b = 0; b < num_blocks; ++b) max = fmaxf(max, OfRank(own, b)[kDim]);
-    float4 total{};
-#pragma unroll 4
-    for (int b = 0; b < num_blocks; ++b) {
-      const float* of = OfRank(own, b);
-      const float2 stats = *reinterpret_cast<const float2*>(of + kDim), low = *reinterpret_cast<const float2*>(of + d),
-                   high = *reinterpret_cast<const float2*>(of + d + 2);
-      const float share = Exp2(stats.x - max);
-      sum += share * stats.y;
-      total.x += share * low.x;
-      total.y += share * low.y;
-      total.z += share * high.x;
-      total.w += share * high.y;
+// Weighted sums of one row, four dims of them.
+struct Partial {
+  float4 y{};
+  float max = kMasked, sum = 0;
+
+  // Those of kParts places, of which `parts` are there, in their order.
+  template <int kParts>
+  __device__ __forceinline__ void Add(const float2 (&stats)[kParts], const float4 (&ys)[kParts], int parts) {
+    float newest = max;
+#pragma unroll
+    for (int i = 0; i < kParts; ++i)
+      if (i < parts) newest = fmaxf(newest, stats[i].x);
+    const float own = Exp2(max - newest);
+    y = {y.x * own, y.y * own, y.z * own, y.w * own};
+    sum *= own;
+    max = newest;
+#pragma unroll
+    for (int i = 0; i < kParts; ++i) {
+      if (i >= parts) continue;
+      const float share = Exp2(stats[i].x - newest);
+      sum += share * stats[i].y;
+      y = {y.x + share * ys[i].x, y.y + share * ys[i].y, y.z + share * ys[i].z, y.w + share * ys[i].w};
     }
-    const float scale = 1.f / sum;
-    *reinterpret_cast<uint2*>(y + row * p.kv.head_dim + d) =
-        make_uint2(Pack<T>(total.x * scale, total.y * scale), Pack<T>(total.z * scale, total.w * scale));
   }
+};
+
+template <typename T>
+__device__ __forceinline__ void WriteFour(T* y, const Partial& of) {
+  const float scale = __fdividef(1.f, of.sum);
+  *reinterpret_cast<uint2*>(y) = make_uint2(Pack<T>(of.y.x * scale, of.y.y * scale), Pack<T>(of.y.z * scale, of.y.w * scale));
 }
 
-template <int kDim>
-constexpr int MergeBytes(int rows) {
-  return 3 * rows * (kDim + 2) * static_cast<int>(sizeof(float));
-}
-template <int kDim, int kStages>
+template <int kDim, int kStages, int kWarps>
 constexpr int TileBytes() {
   return kWarps * kStages * 2 * kTileKeys * kDim * 2;
 }
 
-template <typename T, int kDim, int kStages>
-__global__ void __launch_bounds__(kThreads) DecodeKernel(const __grid_constant__ Shape shape) {
+template <typename T, int kDim, int kStages, int kWarps>
+__global__ void __launch_bounds__(32 * kWarps) DecodeKernel(const __grid_constant__ Shape shape) {
   extern __shared__ __align__(128) uint8_t shared_bytes[];
+  __shared__ float2 warp_stats[kWarps][kRows], block_stats[kRows];
+  constexpr int kThreads = 32 * kWarps, kStepKeys = kWarps * kTileKeys, kTile = 2 * kTileKeys * kDim;
   const AttentionParams& p = shape.p;
   const KvLayer& kv = p.kv;
-  const int rank = ClusterRank(), num_blocks = ClusterSize(), pair = blockIdx.x / num_blocks;
-  const int seq = pair / kv.num_kv_heads, kv_head = pair % kv.num_kv_heads, first_row = blockIdx.y * kRows;
+  const int rank = ClusterRank(), cluster = ClusterSize(), seq = static_cast<int>(blockIdx.z), kv_head = static_cast<int>(blockIdx.y), first_row = ClusterIndex() * kRows;
   const int warp = threadIdx.x / 32, num_rows = min(kRows, shape.group - first_row);
-  constexpr int kTile = 2 * kTileKeys * kDim;
-  T* tiles = reinterpret_cast<T*>(shared_bytes) + warp * kStages * kTile;
-  auto* merge = reinterpret_cast<float*>(shared_bytes + TileBytes<kDim, kStages>());
+  const auto tiles_of = [&](int of) { return reinterpret_cast<T*>(shared_bytes) + of * kStages * kTile; };
+  T* tiles = tiles_of(warp);
 
   // What the step says was there before its first kernel.
   LetNextStart();
-  const int token = p.step.cu_seqlens_q[seq];
-  const bool has_one = p.step.cu_seqlens_q[seq + 1] - token == 1;
-  if (!has_one) {
+  const int token = p.step.cu_seqlens_q[seq], next_token = p.step.cu_seqlens_q[seq + 1], seq_len = p.step.seq_lens[seq];
+  if (next_token - token != 1) {
     WaitForPrevious();  // a kernel must not end before those ahead of it
     return;
   }
-  const Share share = ShareOf(p, seq, kv_head, rank, num_blocks);
-  Reader<T, kDim> reader(kv, share, warp);
+  const Share share = ShareOf(p, seq, seq_len, kv_head, rank, cluster, kStepKeys);
+  if (rank >= share.blocks) return;
+  Reader<T, kDim, kStepKeys> reader(shape, share, warp);
+  if (shape.all_at_once) reader.FetchSoon();
   const int64_t first = (static_cast<int64_t>(token) * p.num_heads + kv_head * shape.group + first_row) * kv.head_dim;
   WaitForPrevious();
 
   WarpRows<T, kDim> rows;
   rows.LoadQuery(kv.head_dim, [&](int r) { return r < num_rows ? static_cast<const T*>(p.q) + first + r * kv.head_dim : nullptr; });
-#pragma unroll
-  for (int i = 0; i < kStages - 1; ++i) reader.CopyNext(tiles + i * kTile);
   rows.Clear();
-  int stage = 0;
-  for (int key = share.begin + warp * kTileKeys; key < share.end; key += kStepKeys) {
-    const int ahead = stage + kStages - 1;
-    reader.CopyNext(tiles + (ahead >= kStages ? ahead - kStages : ahead) * kTile);
+  // The first kStages - 1 turns copy only.
+  int stage = 0, copied = 0;
+#pragma unroll 1
+  for (int key = share.begin + (warp - (kStages - 1) * kWarps) * kTileKeys; key < share.end; key += kStepKeys) {
+    reader.CopyNext(tiles + copied * kTile);
+    copied = copied + 1 == kStages ? 0 : copied + 1;
+    if (key < share.begin) continue;
     WaitCopies<kStages - 1>();
     __syncwarp();
     const T* keys = tiles + stage * kTile;
@@ -193,21 +206,54 @@ __global__ void __launch_bounds__(kThreads) DecodeKernel(const __grid_constant__
   WaitCopies<0>();
   rows.FinishSums();
 
-  // Warps 2 and 3 into 0 and 1, then 1 into 0.
-  const int merge_rows = min(kRows, shape.group);
-  float* places[3] = {merge, merge + merge_rows * (kDim + 2), merge + 2 * merge_rows * (kDim + 2)};
-  if (warp >= 2) LeaveRows(rows, places[warp - 2], num_rows);
+  // The warps' sums take the place of their first tiles; the block's then that of warp 0.
+  LeaveRows(rows, reinterpret_cast<float*>(tiles), warp_stats[warp], num_rows);
   __syncthreads();
-  if (warp < 2) MergeRows(rows, places[warp], num_rows);
-  if (warp == 1) LeaveRows(rows, places[2], num_rows);
-  __syncthreads();
-  if (warp == 0) {
-    MergeRows(rows, places[2], num_rows);
-    LeaveRows(rows, places[0], num_rows);
+  T* y = static_cast<T*>(p.y) + first;
+  constexpr int kQuads = kDim / 4;
+#pragma unroll 1
+  for (int i = threadIdx.x; i < num_rows * kQuads; i += kThreads) {
+    const int row = i / kQuads, quad = i % kQuads;
+    if (quad * 4 >= kv.head_dim) continue;
+    float2 stats[kWarps];
+    float4 ys[kWarps];
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      stats[w] = warp_stats[w][row];
+      ys[w] = *reinterpret_cast<const float4*>(reinterpret_cast<const float*>(tiles_of(w)) + QuadAt<kDim>(row, quad));
+    }
+    Partial sum;
+    sum.Add(stats, ys, kWarps);
+    if (share.blocks == 1) {
+      WriteFour(y + row * kv.head_dim + quad * 4, sum);
+      continue;
+    }
+    *reinterpret_cast<float4*>(reinterpret_cast<float*>(shared_bytes) + QuadAt<kDim>(row, quad)) = sum.y;
+    if (quad == 0) block_stats[row] = make_float2(sum.max, sum.sum);
   }
+  if (share.blocks == 1) return;
   SyncCluster();
-  WriteAnswer<T, kDim>(p, static_cast<T*>(p.y) + first, places[0], num_rows, rank, num_blocks);
-  if (num_blocks > 1) EndCluster();
+  constexpr int kParts = 8;  // whose loads are on their way together
+#pragma unroll 1
+  for (int i = rank * kThreads + threadIdx.x; i < num_rows * kQuads; i += share.blocks * kThreads) {
+    const int row = i / kQuads, quad = i % kQuads;
+    if (quad * 4 >= kv.head_dim) continue;
+    Partial sum;
+#pragma unroll 1
+    for (int begin = 0; begin < share.blocks; begin += kParts) {
+      float2 stats[kParts];
+      float4 ys[kParts];
+#pragma unroll
+      for (int b = 0; b < kParts; ++b) {
+        const int of = min(begin + b, share.blocks - 1);
+        stats[b] = OfRank(block_stats, of)[row];
+        ys[b] = *reinterpret_cast<const float4*>(OfRank(reinterpret_cast<float*>(shared_bytes), of) + QuadAt<kDim>(row, quad));
+      }
+      sum.Add(stats, ys, share.blocks - begin);
+    }
+    WriteFour(y + row * kv.head_dim + quad * 4, sum);
+  }
+  EndCluster();
 }
 
 // Blocks of a cluster: as many as give each multiprocessor one block. (More, up to what fits at a time, was slower.)
@@ -215,13 +261,13 @@ int ClusterBlocks(const Shape& shape, int largest) {
   const int pairs = shape.p.step.num_seqs * shape.p.kv.num_kv_heads * shape.row_tiles;
   const int longest = shape.p.step.recording ? shape.p.max_model_len : shape.p.step.max_seq_len;
   int blocks = 1;
-  while (blocks < largest && blocks * pairs * 2 <= Facts().num_sms && blocks * kStepKeys < longest) blocks *= 2;
+  while (blocks < largest && blocks * pairs * 2 <= Facts().num_sms && blocks * kMinKeys < longest) blocks *= 2;
   return blocks;
 }
 
 // The largest cluster that the device runs of this kernel.
 template <typename Kernel>
-int LargestCluster(Kernel* kernel, int shared_bytes) {
+int LargestCluster(Kernel* kernel, int threads, int shared_bytes) {
   if (Facts().capability < 90) return 1;
   constexpr int kLargest = 16, kPortable = 8;
   if (cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1) != cudaSuccess) return kPortable;
@@ -230,7 +276,7 @@ int LargestCluster(Kernel* kernel, int shared_bytes) {
   attribute.val.clusterDim = {kLargest, 1, 1};
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(kLargest);
-  config.blockDim = dim3(kThreads);
+  config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.attrs = &attribute;
   config.numAttrs = 1;
@@ -240,17 +286,20 @@ int LargestCluster(Kernel* kernel, int shared_bytes) {
   return fits ? kLargest : kPortable;
 }
 
-template <typename T, int kDim, int kStages>
+template <typename T, int kDim, int kStages, int kWarps>
 Launch LaunchStages(const Shape& shape, cudaStream_t stream) {
   const AttentionParams& p = shape.p;
-  const int shared_bytes = TileBytes<kDim, kStages>() + MergeBytes<kDim>(std::min(kRows, shape.group)), limit = Facts().shared_bytes;
-  if (shared_bytes > limit) return cudaErrorNotSupported;
-  static const Launch allowed = AllowShared(DecodeKernel<T, kDim, kStages>, limit);
+  constexpr int kSharedBytes = TileBytes<kDim, kStages, kWarps>(), kThreads = 32 * kWarps;
+  const auto kernel = DecodeKernel<T, kDim, kStages, kWarps>;
+  if (kSharedBytes + static_cast<int>((kWarps + 1) * kRows * sizeof(float2)) > Facts().shared_bytes) return cudaErrorNotSupported;
+  static const Launch allowed = AllowShared(kernel, kSharedBytes);
   if (allowed != cudaSuccess) return allowed;
-  static const int largest = LargestCluster(DecodeKernel<T, kDim, kStages>, TileBytes<kDim, kStages>() + MergeBytes<kDim>(kRows));
+  static const int largest = LargestCluster(kernel, kThreads, kSharedBytes);
   const int cluster = ClusterBlocks(shape, largest);
-  const dim3 grid(static_cast<unsigned>(p.step.num_seqs * p.kv.num_kv_heads * cluster), static_cast<unsigned>(shape.row_tiles));
-  return LaunchClusters(cluster, DecodeKernel<T, kDim, kStages>, grid, dim3(kThreads), static_cast<size_t>(shared_bytes), stream, shape);
+  const dim3 grid(static_cast<unsigned>(cluster * shape.row_tiles), static_cast<unsigned>(p.kv.num_kv_heads), static_cast<unsigned>(p.step.num_seqs));
+  Shape with = shape;
+  with.all_at_once = grid.x * grid.y * grid.z <= 2u * static_cast<unsigned>(Facts().num_sms);
+  return LaunchClusters(cluster, kernel, grid, dim3(kThreads), kSharedBytes, stream, with);
 }
 
 }  // namespace
@@ -258,13 +307,14 @@ Launch LaunchStages(const Shape& shape, cudaStream_t stream) {
 template <typename T>
 Launch LaunchDecode(const Shape& shape, cudaStream_t stream) {
   const int head_dim = shape.p.kv.head_dim;
-  if (head_dim <= 64) return LaunchStages<T, 64, 4>(shape, stream);
+  if (head_dim <= 64) return LaunchStages<T, 64, 4, 4>(shape, stream);
   if (head_dim <= 128) {
-    const Launch launch = LaunchStages<T, 128, 3>(shape, stream);
-    return launch != cudaErrorNotSupported ? launch : LaunchStages<T, 128, 2>(shape, stream);
+    const bool few = shape.p.step.num_seqs * shape.p.kv.num_kv_heads * shape.row_tiles * 2 <= Facts().num_sms;
+    const Launch launch = few ? LaunchStages<T, 128, kFewStages, kFewWarps>(shape, stream) : LaunchStages<T, 128, 3, 4>(shape, stream);
+    return launch != cudaErrorNotSupported ? launch : LaunchStages<T, 128, 2, 4>(shape, stream);
   }
-  const Launch launch = LaunchStages<T, 256, 3>(shape, stream);
-  return launch != cudaErrorNotSupported ? launch : LaunchStages<T, 256, 1>(shape, stream);
+  const Launch launch = LaunchStages<T, 256, 3, 4>(shape, stream);
+  return launch != cudaErrorNotSupported ? launch : LaunchStages<T, 256, 1, 4>(shape, stream);
 }
 template Launch LaunchDecode<__nv_bfloat16>(const Shape&, cudaStream_t);
 template Launch LaunchDecode<__half>(const Shape&, cudaStream_t);

@@ -60,8 +60,16 @@ __global__ void __launch_bounds__(kRowThreads == 32 ? kThreads : kRowThreads) Rm
   const X* x = static_cast<const X*>(p.x) + row * p.size;
   Y* y = static_cast<Y*>(p.y) + row * p.size;
   const int first = threadIdx.x % kRowThreads * kEach, size = static_cast<int>(p.size);
+  float kept[kKept][kEach], weight[kKept][kEach];
+  const auto load_weight = [&](int i) {
+    const int at = first + i * kRowThreads * kEach;
+    if (at < size) LoadFloats(weight[i], p.weight + at);
+  };
+  // no launch's result: read while the one ahead ends
+#pragma unroll
+  for (int i = 0; i < kKept; ++i)
+    if (kKept <= 2) load_weight(i);
   WaitForPrevious();
-  float kept[kKept][kEach];
   float squares = 0;
 #pragma unroll
   for (int i = 0; i < kKept; ++i) {
@@ -76,10 +84,9 @@ __global__ void __launch_bounds__(kRowThreads == 32 ? kThreads : kRowThreads) Rm
   for (int i = 0; i < kKept; ++i) {
     const int at = first + i * kRowThreads * kEach;
     if (at >= size) continue;
-    float weight[kEach];
-    LoadFloats(weight, p.weight + at);
+    if (kKept > 2) load_weight(i);
 #pragma unroll
-    for (int j = 0; j < kEach; ++j) kept[i][j] *= scale * weight[j];
+    for (int j = 0; j < kEach; ++j) kept[i][j] *= scale * weight[i][j];
     StoreFloats(y + at, kept[i]);
   }
 }

@@ -52,9 +52,9 @@ struct StepPointers {
   const int32_t* seq_lens;      // [S]
   const int32_t* block_tables;  // [S, block_table_stride]
   int32_t num_tokens, num_seqs, block_table_stride;
-  // On the host: the longest seq_len and query length of the step. A launch must be right for any values up to max_seq_len_bound of
+  // On the host: the longest seq_len and query length of the step, and how many sequences have one new token. A launch must be right for any values up to max_seq_len_bound of
   // AttentionScratch, so that a recorded one can be replayed: they may only choose between variants when `recording` is false.
-  int32_t max_seq_len, max_query_len;
+  int32_t max_seq_len, max_query_len, num_single;
   bool recording;
 };
 struct AttentionParams {
@@ -171,7 +171,7 @@ struct SampleStep {
   int32_t *tokens, *ranks, *top_ids;  // of the result
   float *logprobs, *top_logprobs;
   // What some row of the step wants, on the host, to leave out what none does: any sampling that is not greedy, any logprobs, any lists or
-  // penalties. All true when recording.
+  // penalties. Steps that replay a launch agree in these.
   bool any_random, any_logprobs, any_edits;
 };
 struct SampleParams {

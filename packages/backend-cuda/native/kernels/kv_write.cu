@@ -68,21 +68,32 @@ __global__ void QkvKernel(QkvParams p) {
 template <typename Q, typename C, int kLanes>
 __global__ void __launch_bounds__(32 * kWarpsPerBlock) WholeQkvKernel(QkvParams p) {
   constexpr int kDim = kLanes * 8, kHalf = kDim / 2;
+  LetNextStart();
   const KvLayer& kv = p.kv;
   const int heads = p.num_heads + 2 * kv.num_kv_heads;
   const int64_t item = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kLanes;
   const int head = static_cast<int>(item % heads), d = static_cast<int>(threadIdx.x) % kLanes * 4;
   const int64_t token = item / heads;
   const bool exists = item < p.rows * heads, is_query = head < p.num_heads, is_key = !is_query && head < p.num_heads + kv.num_kv_heads;
+  const bool rotates = exists && (is_query || is_key);
+  const float* norm = is_query ? p.q_norm : is_key ? p.k_norm : nullptr;
+  // no launch's result: read while the one ahead ends
   const int slot = exists && !is_query ? p.slot_mapping[token] : 0;
-  LetNextStart();
+  float low[4], high[4];
+  if (norm != nullptr) {
+    LoadFloats(low, norm + d);
+    LoadFloats(high, norm + kHalf + d);
+  }
   WaitForPrevious();
-  float a[4] = {}, b[4] = {};
+  float a[4] = {}, b[4] = {}, cos[4], sin[4];
   if (exists) {
     LoadFloats(a, p.qkv + item * kDim + d);
     LoadFloats(b, p.qkv + item * kDim + kHalf + d);
   }
-  const float* norm = is_query ? p.q_norm : is_key ? p.k_norm : nullptr;
+  if (rotates) {
+    LoadFloats(cos, p.cos_sin + token * kDim + d);
+    LoadFloats(sin, p.cos_sin + token * kDim + kHalf + d);
+  }
   if (p.q_norm != nullptr || p.k_norm != nullptr) {
     float squares = 0;
 #pragma unroll
@@ -91,9 +102,6 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock) WholeQkvKernel(QkvParams 
     for (int offset = kLanes / 2; offset > 0; offset /= 2) squares += __shfl_xor_sync(0xffffffffu, squares, offset);
     if (norm != nullptr) {
       const float scale = rsqrtf(squares / static_cast<float>(kDim) + p.eps);
-      float low[4], high[4];
-      LoadFloats(low, norm + d);
-      LoadFloats(high, norm + kHalf + d);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         a[i] *= scale * low[i];
@@ -102,10 +110,7 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock) WholeQkvKernel(QkvParams 
     }
   }
   if (!exists || slot < 0) return;
-  if (is_query || is_key) {
-    float cos[4], sin[4];
-    LoadFloats(cos, p.cos_sin + token * kDim + d);
-    LoadFloats(sin, p.cos_sin + token * kDim + kHalf + d);
+  if (rotates) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float first = a[i] * cos[i] - b[i] * sin[i];

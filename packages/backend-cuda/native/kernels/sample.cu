@@ -1,7 +1,7 @@
 // The `sample` op: what it computes, step by step, is said in core's src/program/reference/sample.ts; the numbers below are its steps.
 //
 // A cluster of kRanks blocks takes a row (from Hopper on; elsewhere one block), each block a slice of the vocabulary, which it keeps in
-// shared memory where it fits. Greedy rows without more wishes read their logits once and end. Nothing is sorted: the k-th largest value and
+// shared memory where it fits. Greedy rows without more wishes read their logits once and end (kernels of their own where all rows are such). Nothing is sorted: the k-th largest value and
 // the value where top-p ends are found digit by digit (SelectFromTop), with histograms added up over the cluster. Weights exp(x - max) are integers
 // in units of 2^-44, so that their sums are exact, in whatever order they are added, and a token depends on nothing but its row.
 // Blocks of a cluster take the same branches: what they branch on is the same in all of them.
@@ -124,12 +124,12 @@ __device__ void KeepTokens(Shared& s, Slice& slice, const SampleParams& p, const
     __syncthreads();
   }
   if (top_p >= 1) return;
-  const Selected selected = SelectFromTop(s, slice, max, [](int) { return true; }, [max](float v) { return static_cast<unsigned long long>(Weight(v, max)); },
+  const Selected selected = SelectFromTop(s, slice, max, [](int) { return true; }, [&s, max](float v) { return static_cast<unsigned long long>(Weight(s, v, max)); },
                                           [top_p](unsigned long long total) {
                                             return static_cast<unsigned long long>(ceil(static_cast<double>(total) * static_cast<double>(top_p)));
                                           });
   // Of those that equal the last value, as many as are needed, lower ids first.
-  const unsigned long long each = Weight(selected.value, max), missing = selected.wanted - selected.above;
+  const unsigned long long each = Weight(s, selected.value, max), missing = selected.wanted - selected.above;
   const unsigned long long needed = each == 0 ? 1 : (missing + each - 1) / each;
   InOrder(s, slice, [&](int i) { return x[i] == selected.value; },
           [&](int i, unsigned long long n) {
@@ -146,7 +146,7 @@ __device__ int PickToken(Shared& s, Slice& slice, float max, double u) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int each = (slice.size + kWarps * 32 - 1) / (kWarps * 32) * 32, begin = min(warp * each, slice.size), end = min(begin + each, slice.size);
   uint64_t sum = 0;
-  for (int i = begin + lane; i < end; i += 32) sum += Weight(x[i], max);
+  for (int i = begin + lane; i < end; i += 32) sum += Weight(s, x[i], max);
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
   if (lane == 0) s.warp_sums[warp] = sum;
@@ -183,19 +183,33 @@ __device__ int PickToken(Shared& s, Slice& slice, float max, double u) {
   const bool none = chosen < 0;  // rounding leaves none: the last that is kept
   if (none) chosen = last;
   if (chosen == slice.rank * kWarps + warp) {
+    // a lane takes neighbours; then the lanes share those of the one where the sum gets there
+    const int each = (end - begin + 31) / 32, first = min(begin + lane * each, end), behind = min(first + each, end);
+    uint64_t own = 0;
+    for (int i = first; i < behind; ++i) own += Weight(s, x[i], max);
+    uint64_t prefix = own;
+#pragma unroll
+    for (int offset = 1; offset < 32; offset *= 2) {
+      const uint64_t other = __shfl_up_sync(0xffffffffu, prefix, offset);
+      if (lane >= offset) prefix += other;
+    }
+    const unsigned lanes = __ballot_sync(0xffffffffu, !none && own > 0 && static_cast<double>(before + prefix) > wanted), present = __ballot_sync(0xffffffffu, own > 0);
+    const int in_lane = lanes != 0 ? __ffs(lanes) - 1 : present != 0 ? 31 - __clz(present) : 0;
+    before += __shfl_sync(0xffffffffu, prefix - own, in_lane);
     int token = -1, kept = begin;
-    for (int at = begin; at < end && token < 0; at += 32) {
-      const uint64_t own = at + lane < end ? Weight(x[at + lane], max) : 0;
-      uint64_t prefix = own;
+    const int part = __shfl_sync(0xffffffffu, first, in_lane), part_end = __shfl_sync(0xffffffffu, behind, in_lane);
+    for (int at = part; at < part_end && token < 0; at += 32) {
+      const uint64_t one = at + lane < part_end ? Weight(s, x[at + lane], max) : 0;
+      uint64_t sums = one;
 #pragma unroll
       for (int offset = 1; offset < 32; offset *= 2) {
-        const uint64_t other = __shfl_up_sync(0xffffffffu, prefix, offset);
-        if (lane >= offset) prefix += other;
+        const uint64_t other = __shfl_up_sync(0xffffffffu, sums, offset);
+        if (lane >= offset) sums += other;
       }
-      const unsigned found = __ballot_sync(0xffffffffu, !none && own > 0 && static_cast<double>(before + prefix) > wanted), present = __ballot_sync(0xffffffffu, own > 0);
-      if (present != 0) kept = at + 31 - __clz(present);
+      const unsigned found = __ballot_sync(0xffffffffu, !none && one > 0 && static_cast<double>(before + sums) > wanted), there = __ballot_sync(0xffffffffu, one > 0);
+      if (there != 0) kept = at + 31 - __clz(there);
       if (found != 0) token = at + __ffs(found) - 1;
-      before += __shfl_sync(0xffffffffu, prefix, 31);
+      before += __shfl_sync(0xffffffffu, sums, 31);
     }
     if (lane < slice.ranks) *OfRank(&s.token, lane) = slice.begin + (token >= 0 ? token : kept);
   }
@@ -301,6 +315,26 @@ __device__ __forceinline__ void ForLogits(const SampleParams& p, const Slice& sl
   }
 }
 
+// What a row that wants no logprobs has in their place.
+__device__ __forceinline__ void NoTopLogprob(const SampleStep& step, int index, int k) {
+  step.top_ids[static_cast<int64_t>(index) * step.max_top_logprobs + k] = -1;
+  step.top_logprobs[static_cast<int64_t>(index) * step.max_top_logprobs + k] = -1;
+}
+__device__ __forceinline__ void NoLogprob(const SampleStep& step, int index) {
+  step.logprobs[index] = 0;
+  step.ranks[index] = 0;
+}
+// To the result, and where the next step looks for it.
+__device__ __forceinline__ void WriteToken(const SampleParams& p, int index, int slot, bool samples, int token) {
+  p.step.tokens[index] = token;
+  if (!samples) return;
+  p.state.last_tokens[slot] = token;
+  const int length = p.state.history_lengths[slot];
+  if (length == 0 || length >= p.state.max_model_len) return;
+  p.state.history[static_cast<int64_t>(slot) * p.state.max_model_len + length] = token;
+  p.state.history_lengths[slot] = length + 1;
+}
+
 // Blocks of a cluster: a row. kInShared: its values are in shared memory, else in scratch.
 template <bool kInShared>
 __global__ void __launch_bounds__(kThreads, 2) SampleKernel(const __grid_constant__ SampleParams p) {
@@ -320,6 +354,7 @@ __global__ void __launch_bounds__(kThreads, 2) SampleKernel(const __grid_constan
   slice.rank = rank;
   slice.ranks = ranks;
   slice.turn = 0;
+  MakePowers(s);
   const bool samples = row.mode & kModeSample, greedy = row.mode & kModeGreedy, processes = row.mode & kModeProcessed;
   const bool lists = step.num_logprobs[index] >= 0;
   bool edits = false;
@@ -338,18 +373,24 @@ __global__ void __launch_bounds__(kThreads, 2) SampleKernel(const __grid_constan
       ForLogits(p, slice, logits, [&](int i, float value) { slice.x[i] = value; });
       __syncthreads();
     };
-    load();
     if (samples || processes) {
+      const float temperature = greedy ? 1.f : step.temperature[index];
+      const auto scaled = [&](float x) { return NoNan(__fdiv_rn(NoNan(x), temperature)); };
       if (edits) {
+        load();
         MaskAndBias(slice, p, logits, row);
         Penalize(slice, p, row);
-      }
-      if (!greedy) {
-        const float temperature = step.temperature[index];
-        for (int i = threadIdx.x; i < slice.size; i += kThreads) slice.x[i] = NoNan(__fdiv_rn(NoNan(slice.x[i]), temperature));
+        for (int i = threadIdx.x; i < slice.size; i += kThreads) slice.x[i] = scaled(slice.x[i]);
         __syncthreads();
+        best = SliceBest(s, slice, [&](int i) { return slice.x[i]; });
+      } else {
+        ForLogits(p, slice, logits, [&](int i, float value) {
+          slice.x[i] = value = scaled(value);
+          best = Better(best, {value, slice.begin + i});
+        });
+        best = ClusterBest(s, slice, best);
+        if (best.id == INT_MAX) best.id = 0;
       }
-      best = SliceBest(s, slice, [&](int i) { return NoNan(slice.x[i]); });
       token = samples ? best.id : -1;
       if (!greedy && isfinite(best.value)) {
         KeepTokens(s, slice, p, row, best.value);
@@ -367,29 +408,77 @@ __global__ void __launch_bounds__(kThreads, 2) SampleKernel(const __grid_constan
     }
   }
   if (rank == 0) {
-    const int top = step.max_top_logprobs;
     if (!lists)
-      for (int k = threadIdx.x; k < top; k += kThreads) {
-        step.top_ids[static_cast<int64_t>(index) * top + k] = -1;
-        step.top_logprobs[static_cast<int64_t>(index) * top + k] = -1;
-      }
+      for (int k = threadIdx.x; k < step.max_top_logprobs; k += kThreads) NoTopLogprob(step, index, k);
     if (threadIdx.x == 0) {
-      if (!lists) {
-        step.logprobs[index] = 0;
-        step.ranks[index] = 0;
-      }
-      step.tokens[index] = token;
-      if (samples) {
-        p.state.last_tokens[row.slot] = token;
-        const int length = p.state.history_lengths[row.slot];
-        if (length > 0 && length < p.state.max_model_len) {
-          p.state.history[static_cast<int64_t>(row.slot) * p.state.max_model_len + length] = token;
-          p.state.history_lengths[row.slot] = length + 1;
-        }
-      }
+      if (!lists) NoLogprob(step, index);
+      WriteToken(p, index, row.slot, samples, token);
     }
   }
   if (ranks > 1) EndCluster();
+}
+
+// ---- greedy: where no row of the step wants anything else ----
+// A row's logits are read once, by `parts` blocks of few registers; a second launch finds the best of theirs.
+
+constexpr int kGreedyThreads = 256, kGreedyBlocksPerSm = 6;
+constexpr int kMaxParts = 64;
+
+// parts [num_rows][gridDim.x]; grid (parts, num_rows).
+__global__ void __launch_bounds__(kGreedyThreads, kGreedyBlocksPerSm) GreedyPartsKernel(const float* logits, int vocab, Best* parts) {
+  __shared__ Best bests[kGreedyThreads / 32];
+  LetNextStart();
+  const int size = SliceSize(vocab, static_cast<int>(gridDim.x)), begin = static_cast<int>(blockIdx.x) * size, end = min(begin + size, vocab);
+  const float* row = logits + int64_t{blockIdx.y} * vocab;
+  WaitForPrevious();
+  // ids rise, so that only a larger value is better; none is larger than NaN or less than -inf
+  Best best{MinusInfinity(), INT_MAX};
+  const auto take = [&](float value, int id) {
+    if (value > best.value) best = {value, id};
+  };
+  if (vocab % 4 == 0 && IsAligned<16>(logits)) {
+    const auto* quads = reinterpret_cast<const float4*>(row);
+#pragma unroll 4
+    for (int i = begin / 4 + static_cast<int>(threadIdx.x); i < end / 4; i += kGreedyThreads) {
+      const float4 quad = __ldcs(quads + i);
+      take(quad.x, 4 * i);
+      take(quad.y, 4 * i + 1);
+      take(quad.z, 4 * i + 2);
+      take(quad.w, 4 * i + 3);
+    }
+  } else {
+    for (int i = begin + static_cast<int>(threadIdx.x); i < end; i += kGreedyThreads) take(row[i], i);
+  }
+  if (best.id == INT_MAX) best.id = begin;  // all are -inf: the lowest id
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2)
+    best = Better(best, {__shfl_xor_sync(0xffffffffu, best.value, offset), __shfl_xor_sync(0xffffffffu, best.id, offset)});
+  if (threadIdx.x % 32 == 0) bests[threadIdx.x / 32] = best;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+#pragma unroll
+  for (int w = 1; w < kGreedyThreads / 32; ++w) best = Better(best, bests[w]);
+  parts[int64_t{blockIdx.y} * gridDim.x + blockIdx.x] = best;
+}
+
+// A warp per row.
+__global__ void __launch_bounds__(kGreedyThreads) GreedyTokensKernel(const __grid_constant__ SampleParams p, const Best* parts, int num_parts) {
+  LetNextStart();
+  const int row = static_cast<int>(blockIdx.x * kGreedyThreads + threadIdx.x) / 32, lane = threadIdx.x % 32;
+  const bool exists = row < p.num_rows;
+  const int index = static_cast<int>(p.first_row) + row, mode = exists ? p.step.row_modes[index] : 0, slot = exists ? p.step.seq_slots[p.step.row_seqs[index]] : 0;
+  WaitForPrevious();
+  if (!exists) return;
+  Best best{MinusInfinity(), INT_MAX};
+  for (int i = lane; i < num_parts; i += 32) best = Better(best, parts[int64_t{row} * num_parts + i]);
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2)
+    best = Better(best, {__shfl_xor_sync(0xffffffffu, best.value, offset), __shfl_xor_sync(0xffffffffu, best.id, offset)});
+  const int top = p.step.max_top_logprobs;
+  for (int k = lane; k < top; k += 32) NoTopLogprob(p.step, index, k);
+  if (lane != 0) return;
+  NoLogprob(p.step, index);
+  WriteToken(p, index, slot, mode & kModeSample, mode & kModeSample ? best.id : -1);
 }
 
 // grid (n): a block per sequence.
@@ -411,8 +500,24 @@ size_t SampleScratchBytes(int64_t max_rows, int64_t vocab) {
   return static_cast<size_t>(2 * max_rows * vocab) * sizeof(float);
 }
 
+namespace {
+Launch SampleGreedy(const SampleParams& p, cudaStream_t stream) {
+  // four blocks or more per multiprocessor, and 4 KiB or more a block
+  const int64_t wanted = (int64_t{4} * Facts().num_sms + p.num_rows - 1) / p.num_rows;
+  const int parts = static_cast<int>(std::clamp<int64_t>(std::min(wanted, p.vocab / 1024), 1, kMaxParts));
+  auto* bests = static_cast<Best*>(p.scratch);
+  const Launch launch = LaunchEarly(GreedyPartsKernel, dim3(static_cast<unsigned>(parts), static_cast<unsigned>(p.num_rows)), dim3(kGreedyThreads), 0, stream, p.logits,
+                                    static_cast<int>(p.vocab), bests);
+  if (launch != cudaSuccess) return launch;
+  constexpr int kRowsPerBlock = kGreedyThreads / 32;
+  return LaunchEarly(GreedyTokensKernel, dim3(static_cast<unsigned>((p.num_rows + kRowsPerBlock - 1) / kRowsPerBlock)), dim3(kGreedyThreads), 0, stream, p, bests, parts);
+}
+}  // namespace
+
 Launch Sample(const SampleParams& p, cudaStream_t stream) {
   if (p.num_rows == 0) return cudaSuccess;
+  const SampleStep& step = p.step;
+  if (!step.any_random && !step.any_logprobs && !step.any_edits) return SampleGreedy(p, stream);
   const DeviceFacts& facts = Facts();
   constexpr int kStaticBytes = static_cast<int>(sizeof(Shared));
   const int64_t slice_bytes = int64_t{SliceSize(p.vocab, kRanks)} * static_cast<int64_t>(sizeof(float));

@@ -15,7 +15,7 @@ constexpr int kRanks = 8;
 constexpr int kBins = 1024;
 constexpr int kBatch = 1024;  // entries of a top list that are found together; few elements
 static_assert(kBatch <= kBins && kBins % kThreads == 0);
-constexpr double kWeightUnit = 17592186044416.0;  // 2^44
+constexpr int kWeightBits = 44, kPowerBits = 5, kPowers = 1 << kPowerBits;
 
 __device__ __forceinline__ float MinusInfinity() { return __int_as_float(0xff800000); }
 __device__ __forceinline__ float NoNan(float x) { return x == x ? x : MinusInfinity(); }
@@ -28,12 +28,6 @@ __device__ __forceinline__ uint32_t Key(float x) {
 __device__ __forceinline__ float FromKey(uint32_t key) {
   return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
 }
-// In units of 2^-44; less than half a unit is none.
-__device__ __forceinline__ uint64_t Weight(float x, float max) {
-  if (!(x - max > -32.f)) return 0;
-  return static_cast<uint64_t>(exp(static_cast<double>(x) - static_cast<double>(max)) * kWeightUnit + 0.5);
-}
-
 struct Best {
   float value;
   int id;
@@ -57,12 +51,36 @@ struct Shared {
   double sum_slots[2];
   unsigned long long warp_sums[kWarps];
   unsigned long long all_sums[kRanks * kWarps];
+  double powers[kPowers];               // 2^(i / kPowers)
   Best warp_bests[kWarps];
   double warp_doubles[kWarps];
   unsigned long long found_before;
   float found_value;
   int found_bin, listed, token;
 };
+
+// exp(x - max) in units of 2^-44; less than half a unit is none. x - max is m ln 2 / 32 + r; as double precision is scarce, r has
+// a polynomial of degree 6 (off by 2^-57), and 2^(m / 32) a table.
+__device__ __forceinline__ uint64_t Weight(const Shared& s, float x, float max) {
+  if (!(x - max > -32.f)) return 0;
+  constexpr double kPerPower = 46.166241308446828, kPower = 0.021660849392498290;  // 32 / ln 2, ln 2 / 32
+  constexpr double kRounder = 6755399441055744.0;                                 // 1.5 · 2^52: what is added to it becomes an integer
+  constexpr double kInteger = 4503599627370496.0;                                 // 2^52
+  const double d = static_cast<double>(x) - static_cast<double>(max), rounded = fma(d, kPerPower, kRounder);
+  const int m = __double2loint(rounded);
+  const double r = fma(rounded - kRounder, -kPower, d), power = s.powers[m & (kPowers - 1)];
+  double p = fma(r, 1. / 720, 1. / 120);
+  p = fma(r, p, 1. / 24);
+  p = fma(r, p, 1. / 6);
+  p = fma(r, p, 0.5);
+  p = fma(r, p, 1.);
+  p = fma(r, p, 1.);
+  const double scaled = __hiloint2double(__double2hiint(power) + ((m >> kPowerBits) + kWeightBits) * (1 << 20), __double2loint(power));
+  return static_cast<uint64_t>(__double_as_longlong(fma(scaled, p, kInteger))) & ((uint64_t{1} << 52) - 1);
+}
+__device__ __forceinline__ void MakePowers(Shared& s) {
+  if (threadIdx.x < kPowers) s.powers[threadIdx.x] = exp2(static_cast<double>(threadIdx.x) / kPowers);
+}
 
 // The row as the block sees it.
 struct Slice {

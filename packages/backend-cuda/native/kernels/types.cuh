@@ -90,6 +90,16 @@ __device__ __forceinline__ int ClusterSize() {
 #endif
   return size;
 }
+// Number of the block's cluster along x.
+__device__ __forceinline__ int ClusterIndex() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  int index;
+  asm volatile("mov.u32 %0, %%clusterid.x;\n" : "=r"(index));
+  return index;
+#else
+  return static_cast<int>(blockIdx.x);
+#endif
+}
 // A barrier of all threads of the cluster, which also orders their accesses to each other's shared memory.
 __device__ __forceinline__ void SyncCluster() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

@@ -51,12 +51,14 @@ Status CudaOps::Allocate(Pool& pool, size_t attention_bytes, size_t sample_bytes
 }
 
 Status CudaOps::BeginStep(const tenon::StepView& host, const tenon::StepView& step, cudaStream_t stream) {
-  facts_ = {0, 0, false, false, false};
+  facts_ = {.any_random = false, .any_logprobs = false, .any_edits = false};
   const int32_t* seq_lens = host.HostInts(StepRegion::kSeqLens);
   const int32_t* cu_seqlens_q = host.HostInts(StepRegion::kCuSeqlensQ);
   for (int32_t s = 0; s < host.num_seqs; ++s) {
     facts_.max_seq_len = std::max(facts_.max_seq_len, seq_lens[s]);
-    facts_.max_query_len = std::max(facts_.max_query_len, cu_seqlens_q[s + 1] - cu_seqlens_q[s]);
+    const int32_t query_len = cu_seqlens_q[s + 1] - cu_seqlens_q[s];
+    facts_.max_query_len = std::max(facts_.max_query_len, query_len);
+    facts_.num_single += query_len == 1 ? 1 : 0;
   }
   const auto floats = [&](StepRegion region) { return reinterpret_cast<const float*>(host.HostInts(region)); };
   const int32_t* modes = host.HostInts(StepRegion::kRowModes);
@@ -135,6 +137,7 @@ Status CudaOps::Run(const tenon::AttentionOpParams& p, Stream stream) {
                           .block_table_stride = step.block_table_stride,
                           .max_seq_len = recording_ ? limits_.max_model_len : facts_.max_seq_len,
                           .max_query_len = facts_.max_query_len,
+                          .num_single = facts_.num_single,
                           .recording = recording_},
                  .num_heads = p.attrs->num_heads,
                  .scale = p.attrs->scale,
@@ -280,9 +283,9 @@ Status CudaOps::Sample(const tenon::SampleOpParams& p, Stream stream) {
                                .top_ids = p.result->top_ids,
                                .logprobs = p.result->logprobs,
                                .top_logprobs = p.result->top_logprobs,
-                               .any_random = recording_ || facts_.any_random,
-                               .any_logprobs = recording_ || facts_.any_logprobs,
-                               .any_edits = recording_ || facts_.any_edits};
+                               .any_random = facts_.any_random,
+                               .any_logprobs = facts_.any_logprobs,
+                               .any_edits = facts_.any_edits};
   return FromCuda(tenon_cuda::Sample({.logits = static_cast<float*>(const_cast<void*>(p.logits)),
                                       .vocab = p.vocab,
                                       .first_row = p.first_row,
