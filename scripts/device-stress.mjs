@@ -80,8 +80,8 @@ async function runRound(round, only) {
 async function checkAnswers(llm, observed, round, requests) {
   const expecting = judge.answers(round, requests);
   expecting.catch(() => {});
-  const answers = await serve(llm, observed, round, requests);
-  const slow = slowFault(observed, round) ?? (await idleFault(llm.engine));
+  const { answers, begin } = await serve(llm, observed, round, requests);
+  const slow = slowFault(observed, begin, round) ?? (await idleFault(llm.engine));
   if (slow !== undefined) return slow;
   const expected = await expecting;
   const seen = { tokens: 0, nearTies: 0, logprobs: 0, logprobOff: 0, worstLogprob: 0 };
@@ -95,16 +95,27 @@ async function checkAnswers(llm, observed, round, requests) {
   return faults.find((fault) => fault !== undefined) ?? meanFault(round, seen);
 }
 
-/** The last output of each request; undefined for those that were aborted before the first. */
+/**
+ * `answers`: the last output of each request; undefined for those that were aborted before the first. `begin`: the counters from which on
+ * nothing slow may happen: after the engine's warm-up, or where it has none, when half of the requests have begun.
+ */
 async function serve(llm, observed, round, requests) {
   const answers = [];
+  let begin = observed?.isFrozen ? observed.executable?.counters?.() : undefined;
   const turns = requests.entries();
   const worker = async () => {
-    for (const [i, request] of turns) answers[i] = await answer(llm, request);
+    for (const [i, request] of turns) {
+      if (i === requests.length >> 1) begin ??= freeze(observed);
+      answers[i] = await answer(llm, request);
+    }
   };
   await Promise.all(Array.from({ length: round.concurrency }, worker));
-  if (observed !== undefined && !observed.isFrozen) observed.executable?.freeze?.();
-  return answers;
+  return { answers, begin };
+}
+
+function freeze(observed) {
+  observed?.executable?.freeze?.();
+  return observed?.executable?.counters?.();
 }
 
 async function answer(llm, { prompt, params, delayMs, abortAfter }) {
@@ -121,12 +132,13 @@ async function answer(llm, { prompt, params, delayMs, abortAfter }) {
   return last;
 }
 
-/** Counters that have to stand still once the engine has warmed up. */
-function slowFault(observed, { hasLists }) {
-  const counters = observed?.executable?.counters?.();
-  const afterFreeze = ['compiles', 'hostSyncs', ...(hasLists ? [] : ['allocations'])];
-  const names = ['fallbacks', ...(observed?.isFrozen ? afterFreeze : [])];
-  const grown = names.filter((name) => counters?.[name] > 0).map((name) => `${counters[name]} ${name}`);
+/** Memory may grow for lists (`StepView::MaxPlainWords`), for which the device is waited for. */
+function slowFault(observed, begin, { hasLists }) {
+  const end = observed?.executable?.counters?.();
+  const slow = ['compiles', 'fallbacks', ...(hasLists ? [] : ['allocations', 'hostSyncs'])];
+  const grown = slow
+    .filter((name) => end?.[name] > begin?.[name])
+    .map((name) => `${end[name] - begin[name]} ${name}`);
   return grown.length === 0 ? undefined : `${grown.join(', ')} while serving`;
 }
 
