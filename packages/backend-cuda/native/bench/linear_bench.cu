@@ -1,22 +1,29 @@
 // Checks and times the kernels behind Linear; needs nothing but a GPU. cuBLASLt, where it is installed, is timed beside them.
 //   nvcc -std=c++20 --expt-relaxed-constexpr -gencode=arch=compute_90a,code=sm_90a -I native/kernels native/bench/linear_bench.cu
-//     native/kernels/linear.cu native/kernels/linear_wgmma.cu -o linear_bench
-//   linear_bench check | time [8b|0.6b] [rows…] | plans <n> <k> <gated> [rows…]
+//     native/kernels/linear*.cu native/kernels/cublas_lt.cpp -o linear_bench -ldl
+//   linear_bench check | check-tiles | time [8b|0.6b] [rows…] | plans <n> <k> <gated> [rows…] | tiles [8b|0.6b] [rows…] |
+//     layers [8b|0.6b] [rows…]
 // check: every case against f64 sums on the GPU; the worst element of a case that fails is named, and the exit status is 1.
+// layers: what the model runs, with and without cuBLASLt, and the fastest that cuBLASLt proposes, in turns; and their sums.
+// tiles: ways to cut the product for many rows, beside cuBLASLt writing bf16, and writing what the model needs (f32, added to y).
 // time: microseconds a launch, recorded one behind the other and with more weights than caches hold; the share is of 4.25 TB/s of
 // copy bandwidth for up to 64 rows, else of 790 TFLOP/s.
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "cublas_lt.h"
 #include "linear.h"
 #include "types.cuh"
 
@@ -98,6 +105,13 @@ struct Case {
   bool gated, bias, residual;
   int32_t activation;
 };
+// What runs now, for whoever ends a kernel that never does.
+char running[256];
+void SayRunning(int) {
+  const auto written = write(STDOUT_FILENO, running, std::strlen(running));
+  _exit(written > 0 ? 3 : 4);
+}
+
 using Kernel = std::function<Launch(const LinearParams&, cudaStream_t)>;
 
 const char* NameOf(Type type) { return type == Type::kF32 ? "f32" : type == Type::kBf16 ? "bf16" : "f16"; }
@@ -106,14 +120,29 @@ const char* NameOf(Type type) { return type == Type::kF32 ? "f32" : type == Type
 constexpr std::pair<int, int> kSharesAndSplits[] = {{1, -1}, {1, -2}, {1, -4}, {1, 1}, {1, 2}, {1, 4},
                                                     {1, 8},  {2, 1},  {2, 2},  {2, 4}, {4, 1}, {4, 2}};
 
+void* MakeScratch() {
+  void* scratch = nullptr;
+  CHECK(cudaMalloc(&scratch, LinearScratchBytes()));
+  CHECK(cudaMemset(scratch, 0, LinearScratchBytes()));
+  return scratch;
+}
+
+// Null where the library is not found.
+std::unique_ptr<CublasLt> MakeCublasLt() {
+  void* workspace = nullptr;
+  CHECK(cudaMalloc(&workspace, CublasLt::kWorkspaceBytes));
+  return CublasLt::Create(workspace);
+}
+
 constexpr int64_t kGuard = 4096;  // bytes behind y that must stay as they are
 
 struct Checker {
   cudaStream_t stream;
   uint8_t *x, *w, *y;
   float *bias, *residual;
+  void* scratch;
   double *expected, *bound;
-  int cases = 0, failures = 0;
+  int cases = 0, failures = 0, refused = 0;
   std::vector<uint8_t> host;
   std::vector<double> host_expected, host_bound;
 
@@ -124,6 +153,7 @@ struct Checker {
     CHECK(cudaMalloc(&y, 64 << 20));
     CHECK(cudaMalloc(&bias, 1 << 20));
     CHECK(cudaMalloc(&residual, 64 << 20));
+    scratch = MakeScratch();
     CHECK(cudaMalloc(&expected, 128 << 20));
     CHECK(cudaMalloc(&bound, 128 << 20));
     FillRandom(bias, Type::kF32, (1 << 20) / 4, 1, 3);
@@ -133,7 +163,7 @@ struct Checker {
     FillRandom(x, c.type, c.rows * c.k, 1, 1 + static_cast<uint32_t>(cases));
     FillRandom(w, c.type, c.n * c.k * (c.gated ? 2 : 1), 0.1f, 2);
     return {.x = x, .w = w, .bias = c.bias ? bias : nullptr, .residual = c.residual ? residual : nullptr, .y = y, .rows = c.rows,
-            .n = c.n, .k = c.k, .type = c.type, .y_type = c.y_type, .gated = c.gated, .activation = c.activation};
+            .n = c.n, .k = c.k, .type = c.type, .y_type = c.y_type, .gated = c.gated, .activation = c.activation, .scratch = scratch};
   }
   // Runs `kernel` with y in a place of its own, then over its residual.
   void Run(const char* name, const Case& c, const Kernel& kernel) {
@@ -147,6 +177,7 @@ struct Checker {
   }
   void Compare(const char* name, const Case& c, LinearParams p, const Kernel& kernel, bool in_place) {
     ++cases;
+    std::snprintf(running, sizeof(running), "ended in %s\n", Describe(name, c).c_str());
     const int64_t count = c.rows * c.n, bytes = count * TypeBytes(c.y_type);
     CHECK(cudaMemset(y, 0xFF, static_cast<size_t>(bytes + kGuard)));
     if (in_place) {
@@ -155,6 +186,10 @@ struct Checker {
     }
     CHECK(cudaDeviceSynchronize());
     const Launch launch = kernel(p, stream);
+    if (launch == cudaErrorNotSupported) {
+      ++refused;
+      return;
+    }
     const cudaError_t ended = cudaStreamSynchronize(stream);
     if (launch != cudaSuccess || ended != cudaSuccess) {
       std::printf("FAIL %s: launch %s, end %s\n", Describe(name, c).c_str(), cudaGetErrorString(launch), cudaGetErrorString(ended));
@@ -214,10 +249,33 @@ struct Checker {
       std::printf("FAIL %s: row 0 of %lld rows differs from row 0 alone\n", Describe("rows", c).c_str(), static_cast<long long>(rows));
     }
   }
-  // Recorded behind a copy that brings x, and replayed with other values.
-  void Recorded() {
-    const Case c{.rows = 4, .n = 512, .k = 1024, .type = Type::kBf16, .y_type = Type::kF32};
+  // One behind the other, each allowed to start early: all write the same.
+  void Same(const char* name, const Case& c, const Kernel& kernel) {
+    constexpr int kTimes = 24;
     LinearParams p = Params(c);
+    const auto bytes = static_cast<size_t>(c.rows * c.n * TypeBytes(c.y_type));
+    CHECK(cudaDeviceSynchronize());
+    std::vector<uint8_t> first(bytes), again(bytes);
+    Run(name, c, kernel);
+    CHECK(cudaMemcpy(first.data(), y, bytes, cudaMemcpyDeviceToHost));
+    for (int round = 0; round < 3; ++round) {
+      CHECK(cudaMemset(y, 0xFF, bytes));
+      CHECK(cudaDeviceSynchronize());
+      for (int i = 0; i < kTimes; ++i)
+        if (kernel(p, stream) != cudaSuccess) return;
+      CHECK(cudaStreamSynchronize(stream));
+      CHECK(cudaMemcpy(again.data(), y, bytes, cudaMemcpyDeviceToHost));
+      ++cases;
+      if (again == first) continue;
+      ++failures;
+      std::printf("FAIL %s: other bits when repeated\n", Describe(name, c).c_str());
+    }
+  }
+  // Recorded behind a copy that brings x, and replayed with other values.
+  void Recorded(CublasLt* lt) {
+    const Case c{.rows = lt != nullptr ? 96 : 4, .n = 512, .k = 1024, .type = Type::kBf16, .y_type = Type::kF32};
+    LinearParams p = Params(c);
+    p.cublas_lt = lt;
     uint8_t* staged = nullptr;
     float* second = nullptr;
     CHECK(cudaMalloc(&staged, 1 << 20));
@@ -261,9 +319,81 @@ struct Checker {
   }
 };
 
+struct TilesShape {
+  int blocks, columns;
+};
+constexpr TilesShape kTilesShapes[] = {{1, 128}, {1, 160}, {1, 192}, {1, 224}, {1, 256}, {2, 128}};
+constexpr int kTilesSplits[] = {1, 0, 2, 3, 4, 5, 6, 8};
+
+Kernel TilesKernelOf(const TilesPlan& plan) {
+  return [plan](const LinearParams& p, cudaStream_t s) { return TilesTake(p) ? LinearTiles(p, plan, s) : LinearMma(p, s); };
+}
+std::string TilesText(const TilesPlan& plan) {
+  return std::to_string(128 * plan.blocks) + "x" + std::to_string(plan.columns) + (plan.share == 1 ? "'" : "") + "/" +
+         (plan.split == 0 ? "~" : std::to_string(plan.split));
+}
+
+void CheckTiles(Checker& checker) {
+  const int64_t rows[] = {65, 300, 128, 700, 129, 257, 96, 515, 200};
+  int turn = 0;
+  for (const TilesShape& shape : kTilesShapes)
+    for (const int share : {1, 2})
+      for (const int split : {1, 0, 2, 3, 6})
+        for (const bool gated : {false, true})
+          for (const bool f32 : {false, true}) {
+            const Type type = turn % 3 == 0 ? Type::kF16 : Type::kBf16;
+            const Case c{.rows = rows[turn % 9], .n = turn % 4 == 3 ? 1640 : 648, .k = turn % 5 == 0 ? 72 : 1096, .type = type,
+                         .y_type = f32 ? Type::kF32 : type, .gated = gated, .bias = turn % 2 == 0, .residual = f32 && !gated, .activation = turn % 3};
+            ++turn;
+            const TilesPlan plan{.blocks = shape.blocks, .columns = shape.columns, .share = share, .split = split};
+            checker.Run(("tiles " + TilesText(plan)).c_str(), c, TilesKernelOf(plan));
+          }
+  // The shapes of 8b as they will be cut, and the same to the bit each time.
+  for (const auto& [rows8, plan] : {std::pair<int64_t, TilesPlan>{256, {1, 256, 2, 0}}, {256, {1, 256, 2, 4}}, {128, {2, 128, 2, 8}}, {128, {1, 128, 2, 0}},
+                                    {512, {1, 256, 2, 0}}, {300, {1, 160, 2, 2}}, {300, {1, 160, 2, 0}}, {1030, {1, 256, 2, 0}}}) {
+    checker.Run(("8b o " + TilesText(plan)).c_str(), {.rows = rows8, .n = 4096, .k = 4096, .type = Type::kBf16, .y_type = Type::kF32, .residual = true},
+                TilesKernelOf(plan));
+    if (rows8 < 1000)
+      checker.Run(("8b gate_up " + TilesText(plan)).c_str(), {.rows = rows8, .n = 14336, .k = 4096, .type = Type::kBf16, .y_type = Type::kBf16, .gated = true},
+                  TilesKernelOf(plan));
+    checker.Same(("8b qkv " + TilesText(plan)).c_str(), {.rows = rows8, .n = 6144, .k = 4096, .type = Type::kBf16, .y_type = Type::kF32}, TilesKernelOf(plan));
+  }
+}
+
+void CheckCublasLt(Checker& checker) {
+  const std::unique_ptr<CublasLt> lt = MakeCublasLt();
+  const CublasLtFound& found = FindCublasLt();
+  std::printf("cublasLt: %s\n", lt == nullptr ? found.reason.c_str() : (std::to_string(found.version) + " " + found.path).c_str());
+  if (lt == nullptr) return;
+  const Kernel kernel = [&](const LinearParams& p, cudaStream_t s) {
+    LinearParams q = p;
+    q.cublas_lt = lt.get();
+    return Linear(q, s);
+  };
+  int turn = 0;
+  for (const int64_t rows : {65, 80, 128, 200, 256, 515, 1030})
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1024, 2048}, {648, 1096}, {4096, 264}, {3072, 8200}, {16, 64}})
+      for (int kind = 0; kind < 4; ++kind, ++turn) {
+        const Type type = turn % 3 == 0 ? Type::kF16 : Type::kBf16;
+        checker.Run("cublasLt", {.rows = rows, .n = n, .k = k, .type = type, .y_type = kind == 3 ? type : Type::kF32, .bias = kind == 2, .residual = kind == 1}, kernel);
+      }
+  for (const int64_t rows : {96, 256, 700}) {
+    checker.Same("cublasLt", {.rows = rows, .n = 4096, .k = 4096, .type = Type::kBf16, .y_type = Type::kF32}, kernel);
+    checker.Same("cublasLt", {.rows = rows, .n = 1024, .k = 3072, .type = Type::kBf16, .y_type = Type::kF32}, kernel);
+  }
+  checker.Recorded(lt.get());
+}
+
+int End(const Checker& checker) {
+  std::printf("check: %d cases, %d failed, %d refused\n", checker.cases, checker.failures, checker.refused);
+  return checker.failures == 0 ? 0 : 1;
+}
+
 int Check() {
   Checker checker;
   checker.Init();
+  CheckTiles(checker);
+  CheckCublasLt(checker);
   const Kernel chosen = [](const LinearParams& p, cudaStream_t s) { return Linear(p, s); };
   const Kernel mma = [](const LinearParams& p, cudaStream_t s) { return LinearMma(p, s); };
   const int64_t rows[] = {1, 7, 8, 9, 16, 17, 31, 32, 33, 64, 65, 127, 128, 129, 255, 256, 257, 515};
@@ -311,9 +441,8 @@ int Check() {
   for (const auto& [n, k] : {std::pair<int64_t, int64_t>{4096, 4096}, {1024, 3072}, {4096, 1024}})
     for (const bool gated : {false, true})
       checker.RowsAlone({.rows = 64, .n = n, .k = k, .type = Type::kBf16, .y_type = Type::kF32, .gated = gated});
-  checker.Recorded();
-  std::printf("check: %d cases, %d failed\n", checker.cases, checker.failures);
-  return checker.failures == 0 ? 0 : 1;
+  checker.Recorded(nullptr);
+  return End(checker);
 }
 
 // ---- cuBLASLt ----
@@ -363,11 +492,34 @@ struct Lt {
 
 // ---- time ----
 
+// The clock of multiprocessor 0, and the time, when it ran.
+__global__ void ReadClock(uint64_t* out) {
+  uint32_t sm;
+  asm volatile("mov.u32 %0, %%smid;\n" : "=r"(sm));
+  if (sm != 0) return;
+  uint64_t cycles, nanoseconds;
+  asm volatile("mov.u64 %0, %%clock64;\n" : "=l"(cycles));
+  asm volatile("mov.u64 %0, %%globaltimer;\n" : "=l"(nanoseconds));
+  out[0] = cycles;
+  out[1] = nanoseconds;
+}
+
 struct Timer {
+  // Launches recorded in one graph.
+  struct Recorded {
+    cudaGraphExec_t executable = nullptr;
+    int count = 0;
+  };
+  struct Measured {
+    double time = 0;  // microseconds of a launch; 0 where it fails
+    double mhz = 0;
+  };
   cudaStream_t stream;
   cudaEvent_t begin, end;
   uint8_t *x, *w, *y;
   float* residual;
+  void* scratch;
+  uint64_t* clocks;  // of the host
   Lt lt;
   bool has_lt;
   static constexpr size_t kWeightBytes = size_t{3} << 30;
@@ -380,82 +532,108 @@ struct Timer {
     CHECK(cudaMalloc(&w, kWeightBytes));
     CHECK(cudaMalloc(&y, size_t{16384} * 28672 * 4));
     CHECK(cudaMalloc(&residual, size_t{16384} * 6144 * 4));
+    CHECK(cudaMallocHost(&clocks, 4 * sizeof(uint64_t)));
+    scratch = MakeScratch();
     FillRandom(x, Type::kBf16, int64_t{16384} * 14336, 1, 1);
     FillRandom(w, Type::kBf16, kWeightBytes / 2, 0.05f, 2);
     FillRandom(residual, Type::kF32, int64_t{16384} * 6144, 1, 3);
     CHECK(cudaDeviceSynchronize());
     has_lt = std::getenv("NO_LT") == nullptr && lt.Open();
   }
-  // Microseconds of one of `count` launches, recorded in one graph and replayed for 25 ms, so that the clock is what the kernel leaves it:
-  // the median of the later half of the replays; 0 where a launch fails.
-  double Record(int count, const std::function<bool(int)>& launch) {
+  Recorded Make(int count, const std::function<bool(int)>& launch) {
     CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     bool ok = true;
     for (int i = 0; i < count && ok; ++i) ok = launch(i);
     cudaGraph_t graph = nullptr;
     const cudaError_t ended = cudaStreamEndCapture(stream, &graph);
-    if (!ok || ended != cudaSuccess) {
-      cudaGetLastError();
-      return 0;
-    }
-    cudaGraphExec_t executable;
-    CHECK(cudaGraphInstantiate(&executable, graph, 0));
+    cudaGetLastError();
+    Recorded recorded{.executable = nullptr, .count = count};
+    if (ok && ended == cudaSuccess) CHECK(cudaGraphInstantiate(&recorded.executable, graph, 0));
+    if (graph != nullptr) cudaGraphDestroy(graph);
+    return recorded;
+  }
+  // Replays for `least` ms, so that the clock is what the kernel leaves it: the median of the later half.
+  Measured Replay(const Recorded& recorded, double least) {
+    if (recorded.executable == nullptr) return {};
     std::vector<double> times;
     double total = 0;
-    while (total < 25 || times.size() < 6) {
+    ReadClock<<<1024, 32, 0, stream>>>(clocks);
+    while (total < least || times.size() < 4) {
       CHECK(cudaEventRecord(begin, stream));
-      CHECK(cudaGraphLaunch(executable, stream));
+      CHECK(cudaGraphLaunch(recorded.executable, stream));
       CHECK(cudaEventRecord(end, stream));
       CHECK(cudaEventSynchronize(end));
       float ms = 0;
       CHECK(cudaEventElapsedTime(&ms, begin, end));
       total += ms;
-      times.push_back(ms * 1e3 / count);
+      times.push_back(ms * 1e3 / recorded.count);
     }
+    ReadClock<<<1024, 32, 0, stream>>>(clocks + 2);
+    CHECK(cudaStreamSynchronize(stream));
     times.erase(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2));
-    cudaGraphExecDestroy(executable);
-    cudaGraphDestroy(graph);
     std::sort(times.begin(), times.end());
-    return times[times.size() / 2];
+    return {.time = times[times.size() / 2], .mhz = 1e3 * static_cast<double>(clocks[2] - clocks[0]) / static_cast<double>(clocks[3] - clocks[1])};
   }
-  double Time(LinearParams p, const Kernel& kernel) {
+  static void Drop(const Recorded& recorded) {
+    if (recorded.executable != nullptr) cudaGraphExecDestroy(recorded.executable);
+  }
+  double Record(int count, const std::function<bool(int)>& launch) {
+    const Recorded recorded = Make(count, launch);
+    const double time = Replay(recorded, 25).time;
+    Drop(recorded);
+    return time;
+  }
+  Recorded MakeFor(LinearParams p, const Kernel& kernel) {
     const size_t bytes = static_cast<size_t>(p.n * p.k * 2 * (p.gated ? 2 : 1));
     const size_t copies = std::max<size_t>(kWeightBytes / bytes, 1);
     const int count = p.rows <= 64 ? static_cast<int>(std::clamp<size_t>(copies, 6, 60)) : p.rows <= 1024 ? 10 : 4;
-    return Record(count, [&](int i) {
-      p.w = w + static_cast<size_t>(i) % copies * bytes;
-      return kernel(p, stream) == cudaSuccess;
+    return Make(count, [=, this](int i) {
+      LinearParams q = p;
+      q.w = w + static_cast<size_t>(i) % copies * bytes;
+      return kernel(q, stream) == cudaSuccess;
     });
   }
-  // Of up to six algorithms that the library proposes the fastest; y in bf16, no epilogue, gate and up one behind the other.
-  double TimeLt(const LinearParams& p) {
+  double Time(const LinearParams& p, const Kernel& kernel, double least = 25) {
+    const Recorded recorded = MakeFor(p, kernel);
+    const double time = Replay(recorded, least).time;
+    Drop(recorded);
+    return time;
+  }
+  // Of up to six algorithms that the library proposes the fastest. needed: y as the model wants it (f32, or added to y), but for the
+  // activation; else y in bf16. Gate and up lie one behind the other.
+  std::pair<Kernel, double> BestLt(const LinearParams& p, bool needed, double least) {
+    const std::pair<Kernel, double> none{[](const LinearParams&, cudaStream_t) { return cudaErrorNotSupported; }, 0};
     const int64_t n = p.n * (p.gated ? 2 : 1);
     void *desc, *w_layout, *x_layout, *y_layout, *preference;
     constexpr int kCompute32F = 68, kR32F = 0, kR16BF = 14, kTransA = 3, kWorkspaceAttribute = 1;
     const int32_t transposed = 1;
-    if (lt.desc_create(&desc, kCompute32F, kR32F) != 0 || lt.desc_set(desc, kTransA, &transposed, 4) != 0) return 0;
+    if (lt.desc_create(&desc, kCompute32F, kR32F) != 0 || lt.desc_set(desc, kTransA, &transposed, 4) != 0) return none;
     lt.layout_create(&w_layout, kR16BF, p.k, n, p.k);
     lt.layout_create(&x_layout, kR16BF, p.k, p.rows, p.k);
-    lt.layout_create(&y_layout, kR16BF, n, p.rows, n);
+    lt.layout_create(&y_layout, needed && p.y_type == Type::kF32 ? kR32F : kR16BF, n, p.rows, n);
     lt.preference_create(&preference);
     const size_t workspace_bytes = Lt::kWorkspaceBytes;
     lt.preference_set(preference, kWorkspaceAttribute, &workspace_bytes, 8);
     Lt::Result results[6];
     int found = 0;
-    if (lt.heuristic(lt.handle, desc, w_layout, x_layout, y_layout, y_layout, preference, 6, results, &found) != 0) return 0;
-    double best = 0;
-    const float one = 1, zero = 0;
+    if (lt.heuristic(lt.handle, desc, w_layout, x_layout, y_layout, y_layout, preference, 6, results, &found) != 0) return none;
+    std::pair<Kernel, double> best = none;
+    const float beta = needed && p.residual != nullptr ? 1.f : 0.f;
     for (int i = 0; i < found; ++i) {
-      const double time = Time(p, [&](const LinearParams& q, cudaStream_t s) {
-        return lt.matmul(lt.handle, desc, &one, q.w, w_layout, q.x, x_layout, &zero, q.y, y_layout, q.y, y_layout, results[i].algo,
+      const Lt::Result result = results[i];
+      const Kernel kernel = [=, this](const LinearParams& q, cudaStream_t s) {
+        const float one = 1, scale = beta;
+        return lt.matmul(lt.handle, desc, &one, q.w, w_layout, q.x, x_layout, &scale, q.y, y_layout, q.y, y_layout, result.algo,
                          lt.workspace, Lt::kWorkspaceBytes, s) == 0
                    ? cudaSuccess
                    : cudaErrorUnknown;
-      });
-      if (time > 0 && (best == 0 || time < best)) best = time;
+      };
+      const double time = Time(p, kernel, least);
+      if (time > 0 && (best.second == 0 || time < best.second)) best = {kernel, time};
     }
     return best;
   }
+  double TimeLt(const LinearParams& p) { return BestLt(p, false, 25).second; }
 };
 
 struct Layer {
@@ -489,12 +667,14 @@ std::string PlanText(const LinearParams& p) {
   return std::to_string(plan.columns) + "/" + std::to_string(plan.share) + (plan.half ? "/-" : "/") + std::to_string(plan.split);
 }
 
+LinearParams ParamsOf(const Timer& timer, const Layer& layer, int64_t rows) {
+  return {.x = timer.x, .w = timer.w, .bias = nullptr, .residual = layer.residual ? reinterpret_cast<const float*>(timer.y) : nullptr,
+          .y = timer.y, .rows = rows, .n = layer.n, .k = layer.k, .type = Type::kBf16, .y_type = layer.y_type, .gated = layer.gated,
+          .activation = 0, .scratch = timer.scratch};
+}
+
 void TimeModel(Timer& timer, const Model& model, const std::vector<int64_t>& rows, bool with_mma) {
-  const auto params = [&](const Layer& layer, int64_t r) {
-    return LinearParams{.x = timer.x, .w = timer.w, .bias = nullptr, .residual = layer.residual ? timer.residual : nullptr,
-                        .y = timer.y, .rows = r, .n = layer.n, .k = layer.k, .type = Type::kBf16, .y_type = layer.y_type,
-                        .gated = layer.gated, .activation = 0};
-  };
+  const auto params = [&](const Layer& layer, int64_t r) { return ParamsOf(timer, layer, r); };
   for (const int64_t r : rows) {
     for (const Layer& layer : model.layers) {
       if (r > 512 && layer.n > 100000) continue;
@@ -529,7 +709,8 @@ void TimeModel(Timer& timer, const Model& model, const std::vector<int64_t>& row
 void TimePlans(Timer& timer, int64_t n, int64_t k, bool gated, const std::vector<int64_t>& rows) {
   for (const int64_t r : rows) {
     const LinearParams p{.x = timer.x, .w = timer.w, .bias = nullptr, .residual = gated ? nullptr : timer.residual, .y = timer.y, .rows = r,
-                         .n = n, .k = k, .type = Type::kBf16, .y_type = gated ? Type::kBf16 : Type::kF32, .gated = gated, .activation = 0};
+                         .n = n, .k = k, .type = Type::kBf16, .y_type = gated ? Type::kBf16 : Type::kF32, .gated = gated, .activation = 0,
+                         .scratch = timer.scratch};
     std::printf("%lld x [%lld, %lld]%s, chosen %s\n", static_cast<long long>(r), static_cast<long long>(n), static_cast<long long>(k),
                 gated ? " gated" : "", PlanText(p).c_str());
     for (const int columns : {8, 16, 32, 64, 128, 256})
@@ -546,11 +727,146 @@ void TimePlans(Timer& timer, int64_t n, int64_t k, bool gated, const std::vector
   }
 }
 
+// Ways to cut the product of `p` that may be worth a try.
+std::vector<TilesPlan> TilesPlansFor(const LinearParams& p) {
+  std::vector<TilesPlan> plans;
+  const int64_t clusters = Facts().num_sms / 2;
+  for (const TilesShape& shape : kTilesShapes) {
+    const int64_t tiles_x = (p.rows + shape.columns - 1) / shape.columns;
+    if (tiles_x * shape.columns * 5 > p.rows * 6 && tiles_x > 1) continue;
+    if (tiles_x == 1 && shape.columns > p.rows + 31) continue;
+    if (p.rows > 1024 && shape.blocks * shape.columns != 256) continue;
+    const int64_t height = 256 * shape.blocks / (p.gated ? 2 : 1), units = (p.n + height - 1) / height * tiles_x;
+    for (const int split : kTilesSplits) {
+      if (split > 1 && (units * split > clusters || units * split * 3 < clusters)) continue;
+      if (split == 0 && (units % clusters == 0 || units > 8 * clusters)) continue;
+      plans.push_back({.blocks = shape.blocks, .columns = shape.columns, .share = 2, .split = split});
+    }
+  }
+  return plans;
+}
+
+// Every way, then for the best one other orders; then the best beside cuBLASLt, in turns.
+void TimeTiles(Timer& timer, const Model& model, const std::vector<int64_t>& rows) {
+  constexpr double kLeast = 10;
+  for (const int64_t r : rows) {
+    double layer_ours = 0, layer_lt = 0, layer_needed = 0;
+    for (const Layer& layer : model.layers) {
+      const bool repeats = layer.n < 100000;
+      if (r > 512 && !repeats) continue;
+      const LinearParams p = ParamsOf(timer, layer, r);
+      const double before = repeats || r <= 512 ? timer.Time(p, [](const LinearParams& q, cudaStream_t s) { return LinearWgmma(q, PlanWgmma(q), s); }, kLeast) : 0;
+      std::string tried;
+      TilesPlan best{};
+      double best_time = 0;
+      const auto attempt = [&](const TilesPlan& plan, const std::string& name) {
+        std::snprintf(running, sizeof(running), "ended in %s\n", name.c_str());
+        const double time = timer.Time(p, [&](const LinearParams& q, cudaStream_t s) { return LinearTiles(q, plan, s); }, kLeast);
+        char text[64];
+        std::snprintf(text, sizeof(text), " %s=%.1f", name.c_str(), time);
+        tried += text;
+        if (time > 0 && (best_time == 0 || time < best_time)) best = plan, best_time = time;
+      };
+      for (const TilesPlan& plan : TilesPlansFor(p)) attempt(plan, TilesText(plan));
+      if (best_time == 0) continue;
+      const TilesPlan found = best;
+      TilesPlan other = found;
+      other.rotation = 0;
+      attempt(other, "rotation0");
+      other = found;
+      other.share = 1;
+      if (other.split != 1) other.split = 0;
+      attempt(other, TilesText(other));
+      if ((r + found.columns - 1) / found.columns > 4)
+        for (const int group : {4, 16}) {
+          other = found;
+          other.group = group;
+          attempt(other, "group" + std::to_string(group));
+        }
+      const TilesPlan chosen = best;
+      const auto [lt, lt_time] = timer.BestLt(p, false, kLeast);
+      const auto [needed, needed_time] = timer.BestLt(p, true, kLeast);
+      const Timer::Recorded recorded[] = {timer.MakeFor(p, [&](const LinearParams& q, cudaStream_t s) { return LinearTiles(q, chosen, s); }),
+                                          timer.MakeFor(p, lt), timer.MakeFor(p, needed)};
+      std::vector<Timer::Measured> measured[3];
+      for (int round = 0; round < 3; ++round)
+        for (int i = 0; i < 3; ++i) measured[i].push_back(timer.Replay(recorded[i], kLeast));
+      std::printf("%-5s %5lld x %-8s | before %8.1f |", model.name, static_cast<long long>(r), layer.name, before);
+      double times[3];
+      for (int i = 0; i < 3; ++i) {
+        std::sort(measured[i].begin(), measured[i].end(), [](const auto& a, const auto& b) { return a.time < b.time; });
+        const Timer::Measured middle = measured[i][1];
+        times[i] = middle.time;
+        const double tflops = BytesOf(p) * static_cast<double>(r) / middle.time * 1e-6;
+        std::printf(" %s %8.1f us %4.0f TF %4.0f MHz |", i == 0 ? TilesText(chosen).c_str() : i == 1 ? "Lt" : "Lt needed", middle.time, tflops, middle.mhz);
+        Timer::Drop(recorded[i]);
+      }
+      std::printf(" %.2f of Lt, %.2f of needed\n      rotation %d group %d;%s\n", times[0] / times[1], times[0] / times[2], chosen.rotation, chosen.group,
+                  tried.c_str());
+      std::fflush(stdout);
+      if (repeats) layer_ours += times[0], layer_lt += times[1], layer_needed += times[2];
+    }
+    std::printf("%-5s %5lld x one layer: %.1f us, cublasLt %.1f (bf16), %.1f (as needed)\n", model.name, static_cast<long long>(r), layer_ours, layer_lt,
+                layer_needed);
+  }
+}
+
+// What the model runs (with cuBLASLt where production prefers it), our kernels alone, and the fastest that cuBLASLt proposes, in turns.
+void TimeLayers(Timer& timer, const Model& model, const std::vector<int64_t>& rows) {
+  constexpr double kLeast = 8;
+  constexpr int kWays = 3, kRounds = 3;
+  const std::unique_ptr<CublasLt> cublas_lt = MakeCublasLt();
+  for (const int64_t r : rows) {
+    double sums[kWays] = {};
+    for (const Layer& layer : model.layers) {
+      const bool repeats = layer.n < 100000;
+      if (r > 1024 && !repeats) continue;
+      const LinearParams p = ParamsOf(timer, layer, r);
+      std::snprintf(running, sizeof(running), "ended in %lld x %s\n", static_cast<long long>(r), layer.name);
+      const Kernel fastest = timer.has_lt ? timer.BestLt(p, true, kLeast / 2).first : Kernel{};
+      const auto linear = [](CublasLt* lt) {
+        return [lt](const LinearParams& q, cudaStream_t s) {
+          LinearParams with = q;
+          with.cublas_lt = lt;
+          return Linear(with, s);
+        };
+      };
+      const Timer::Recorded recorded[kWays] = {timer.MakeFor(p, linear(cublas_lt.get())), timer.MakeFor(p, linear(nullptr)),
+                                               fastest ? timer.MakeFor(p, fastest) : Timer::Recorded{}};
+      std::vector<Timer::Measured> measured[kWays];
+      for (int round = 0; round < kRounds; ++round)
+        for (int i = 0; i < kWays; ++i) measured[i].push_back(timer.Replay(recorded[i], kLeast));
+      const std::string plan = TilesTake(p) ? TilesText(PlanTiles(p)) : PlanText(p);
+      std::printf("%-5s %5lld x %-8s", model.name, static_cast<long long>(r), layer.name);
+      for (int i = 0; i < kWays; ++i) {
+        std::sort(measured[i].begin(), measured[i].end(), [](const auto& a, const auto& b) { return a.time < b.time; });
+        const Timer::Measured middle = measured[i][kRounds / 2];
+        Timer::Drop(recorded[i]);
+        if (repeats) sums[i] += middle.time;
+        const double tflops = middle.time > 0 ? BytesOf(p) * static_cast<double>(r) / middle.time * 1e-6 : 0;
+        std::printf(" | %s %8.1f us %4.0f TF %4.0f MHz", i == 0 ? "used" : i == 1 ? plan.c_str() : "best Lt", middle.time, tflops, middle.mhz);
+      }
+      std::printf("\n");
+    }
+    std::printf("%-5s %5lld x one layer: %.1f us, our kernels %.1f, best Lt %.1f (without activation)\n", model.name, static_cast<long long>(r), sums[0],
+                sums[1], sums[2]);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  std::signal(SIGTERM, SayRunning);
   const std::string command = argc > 1 ? argv[1] : "check";
   if (command == "check") return Check();
+  if (command == "check-tiles") {
+    Checker checker;
+    checker.Init();
+    CheckTiles(checker);
+    CheckCublasLt(checker);
+    return End(checker);
+  }
   Timer timer;
   timer.Init();
   std::vector<int64_t> rows;
@@ -563,6 +879,8 @@ int main(int argc, char** argv) {
   const bool with_mma = argc > 3 && std::strcmp(argv[3], "mma") == 0;
   for (int i = with_mma ? 4 : 3; i < argc; ++i) rows.push_back(std::atoll(argv[i]));
   for (const Model& m : kModels)
-    if (m.name == model) TimeModel(timer, m, rows, with_mma);
+    if (m.name == model && command == "tiles") TimeTiles(timer, m, rows);
+    else if (m.name == model && command == "layers") TimeLayers(timer, m, rows);
+    else if (m.name == model) TimeModel(timer, m, rows, with_mma);
   return 0;
 }

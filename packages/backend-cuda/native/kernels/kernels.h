@@ -24,6 +24,7 @@ using Launch = cudaError_t;
 // depend on the row, nor on rows up to 64. x and w have one type (bf16, f16 or f32); y is f32 or that type; y may alias residual. w is read
 // before the launches ahead have ended: none of them may write it.
 // gated: w [2n, k] holds the gate rows, then the up rows, bias [2n]; y [rows, n] = act(x · gate) * (x · up).
+class CublasLt;  // cublas_lt.h
 struct LinearParams {
   const void* x;
   const void* w;
@@ -34,7 +35,11 @@ struct LinearParams {
   Type type, y_type;
   bool gated;
   int32_t activation;  // 0 silu, 1 gelu (erf), 2 gelu (tanh)
+  void* scratch;       // LinearScratchBytes, all zero before its first use, of one stream; or null: fewer ways to cut the product
+  CublasLt* cublas_lt;  // of the same stream, used where it is faster; or null
 };
+// 0 where no kernel wants any.
+size_t LinearScratchBytes();
 Launch Linear(const LinearParams& params, cudaStream_t stream);
 
 // ---- attention.cu -------------------------------------------------------------------------------------------------------

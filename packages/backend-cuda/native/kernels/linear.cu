@@ -3,6 +3,7 @@
 //   skinny  up to 32 rows of 16-bit types: bound by reading w. Eight warps share 16 rows of w, each a slice of k, and add up in order
 //   tiled   more rows: 128 × 128 of y per block on tensor cores, tiles of 32 of k on their way to shared memory
 //   plain   f32, or k that is no multiple of 8: a thread per element of y
+#include "cublas_lt.h"
 #include "linear.h"
 #include "mma.cuh"
 
@@ -242,6 +243,14 @@ Launch LaunchForOutput(const LinearParams& p, cudaStream_t stream) {
   return p.y_type == Type::kF32 ? LaunchFor16Bits<T, float>(p, stream) : cudaErrorNotSupported;
 }
 
+// bench/lab/linear. Up to 64 rows on sm_90 (32 elsewhere), our kernels are as fast or faster, and a row's result is the same with any number
+// of rows beside it; with long k they are faster up to 128.
+bool PrefersCublasLt(const LinearParams& p) {
+  constexpr int64_t kFewRows = 64, kRows = 128, kLongK = 8192;
+  if (!WgmmaTakes(p)) return p.rows > 32 && p.cublas_lt->Takes(p);
+  return p.rows > (p.k >= kLongK ? kRows : kFewRows) && p.cublas_lt->Takes(p);
+}
+
 }  // namespace
 
 Launch LinearMma(const LinearParams& p, cudaStream_t stream) {
@@ -253,6 +262,11 @@ Launch LinearMma(const LinearParams& p, cudaStream_t stream) {
 Launch Linear(const LinearParams& p, cudaStream_t stream) {
   if (p.y_type != p.type && p.y_type != Type::kF32) return cudaErrorNotSupported;
   if (p.rows == 0) return cudaSuccess;
+  if (p.cublas_lt != nullptr && PrefersCublasLt(p)) {
+    const Launch launch = p.cublas_lt->Linear(p, stream);
+    if (launch != cudaErrorNotSupported) return launch;
+  }
+  if (TilesTake(p)) return LinearTiles(p, PlanTiles(p), stream);
   if (WgmmaTakes(p)) return LinearWgmma(p, PlanWgmma(p), stream);
   return LinearMma(p, stream);
 }

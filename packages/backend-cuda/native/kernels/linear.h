@@ -17,6 +17,18 @@ bool WgmmaTakes(const LinearParams& params);
 WgmmaPlan PlanWgmma(const LinearParams& params);
 Launch LinearWgmma(const LinearParams& params, const WgmmaPlan& plan, cudaStream_t stream);
 
+// linear_tiles.cu, for more than 64 rows on sm_90: tiles of 128 * blocks rows of w by `columns` rows of x.
+struct TilesPlan {
+  int blocks, columns;  // 1 with 128, 160, 192, 224, 256; 2 with 128
+  int share;            // neighbouring tiles of w whose blocks are one cluster and share a tile of x: 1, 2
+  int split;            // 1: tiles are whole; 2 … 8: each is cut in so many along k; 0: what is left after the last full wave is cut
+  int group = 8;        // tiles of x that share what the second-level cache holds of w
+  int rotation = 11;    // of the order of k, from one group of tiles of w to the next
+};
+bool TilesTake(const LinearParams& params);
+TilesPlan PlanTiles(const LinearParams& params);
+Launch LinearTiles(const LinearParams& params, const TilesPlan& plan, cudaStream_t stream);
+
 // linear.cu: what every GPU from sm_80 on has.
 Launch LinearMma(const LinearParams& params, cudaStream_t stream);
 

@@ -11,8 +11,7 @@
 // One SM fetches 55 to 80 bytes a ns, so that few rows of x want a block on nearly every SM: hence tiles of half the height.
 #include <algorithm>
 
-#include "linear.h"
-#include "wgmma.cuh"
+#include "linear_sm90.cuh"
 
 // What only the sm_90a pass calls.
 #pragma nv_diag_suppress 177
@@ -21,16 +20,13 @@ namespace tenon_cuda {
 namespace {
 
 constexpr int kTileRows = 128;  // of w
-constexpr int kTileK = 64;      // 128 bytes
 constexpr int kThreads = 384, kConsumerWarps = 8;
-constexpr int kRowBytes = kTileK * 2;
 constexpr int kTileBytes = kTileRows * kRowBytes;
 constexpr int kStagingStride = 20;              // floats: 16 rows of w, and four so that banks differ
 constexpr int kPartialStride = kTileRows + 4;   // floats
 constexpr int kGroupTiles = 8;                  // tiles of x that share what the second-level cache holds of w
 constexpr int kMaxStages = 12, kMaxShare = 4;
 constexpr int kRotation = 11;                   // has no factor in common with usual numbers of steps
-constexpr int kSharedBytes = 227 * 1024;        // of a block, at most
 
 template <int kColumns, bool kHalf>
 struct Shape {
@@ -77,11 +73,6 @@ __device__ __noinline__ void StoreEach(LinearParams p, int64_t row, int64_t colu
     if (p.y_type == Type::kF32) static_cast<float*>(p.y)[at] = sum;
     else static_cast<T*>(p.y)[at] = FromFloat<T>(sum);
   }
-}
-
-// As Activate (types.cuh); silu, which most models have, with the fast division.
-__device__ __forceinline__ float Act(float x, int activation) {
-  return activation == 0 ? __fdividef(x, 1.f + __expf(-x)) : Activate(x, activation);
 }
 
 __device__ __forceinline__ float4 Gate(float4 gate, float4 up, int activation) {
@@ -401,42 +392,6 @@ __global__ void __launch_bounds__(kThreads, Shape<kColumns, kHalf>::kBlocksPerSm
 #endif
 }
 
-// ---- tensor maps ----
-
-using EncodeTiled = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*, const cuuint64_t*,
-                                 const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle,
-                                 CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-// The driver's function, or null.
-EncodeTiled Encoder() {
-  static const EncodeTiled encoder = [] {
-    void* found = nullptr;
-    cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
-    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result) != cudaSuccess) {
-      cudaGetLastError();
-      return static_cast<EncodeTiled>(nullptr);
-    }
-    return result == cudaDriverEntryPointSuccess ? reinterpret_cast<EncodeTiled>(found) : nullptr;
-  }();
-  return encoder;
-}
-
-template <int kRank>
-bool Encode(CUtensorMap* map, Type type, const void* data, const cuuint64_t (&sizes)[kRank], const cuuint64_t (&strides)[kRank - 1],
-            const cuuint32_t (&box)[kRank]) {
-  cuuint32_t steps[kRank];
-  for (cuuint32_t& step : steps) step = 1;
-  return Encoder()(map, type == Type::kBf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, kRank,
-                   const_cast<void*>(data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                   CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
-}
-
-bool EncodeWeight(CUtensorMap* map, const LinearParams& p, cuuint32_t height) {
-  const auto n = static_cast<cuuint64_t>(p.n), k = static_cast<cuuint64_t>(p.k);
-  if (!p.gated) return Encode<2>(map, p.type, p.w, {k, n}, {k * 2}, {kTileK, height});
-  return Encode<4>(map, p.type, p.w, {k, 8, 2, n / 8}, {k * 2, n * k * 2, k * 16}, {kTileK, 8, 2, height / 16});
-}
-
 // ---- launch ----
 
 template <typename T, int kColumns, bool kGated, bool kSplit, bool kHalf>
@@ -448,8 +403,7 @@ Launch LaunchKernel(const LinearParams& p, const WgmmaPlan& plan, cudaStream_t s
   if (allowed != cudaSuccess) return allowed;
   CUtensorMap w_map, x_map;
   const auto box_rows = static_cast<cuuint32_t>(kColumns / plan.share);
-  if (!EncodeWeight(&w_map, p, kHeight) || !Encode<2>(&x_map, p.type, p.x, {static_cast<cuuint64_t>(p.k), static_cast<cuuint64_t>(p.rows)},
-                                             {static_cast<cuuint64_t>(p.k) * 2}, {kTileK, box_rows}))
+  if (!EncodeWeight(&w_map, p, kHeight) || !EncodeInput(&x_map, p, box_rows))
     return cudaErrorInvalidValue;
   const int64_t per_tile = kGated ? kHeight / 2 : kHeight;
   Schedule s{.tiles_w = static_cast<int>((p.n + per_tile - 1) / per_tile),

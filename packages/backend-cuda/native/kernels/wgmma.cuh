@@ -94,6 +94,28 @@ __device__ __forceinline__ void LoadTile2To(uint16_t blocks, void* shared, const
       "l"(map), "r"(SharedAddress(barrier)), "r"(c0), "r"(c1), "h"(blocks), "l"(policy)
       : "memory");
 }
+// From shared memory, which what this thread has fenced is in (FenceStores), to global memory; elements outside the map are left out.
+__device__ __forceinline__ void StoreTile2(const CUtensorMap* map, const void* shared, int c0, int c1) {
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%2, %3}], [%1];\n" ::"l"(map),
+               "r"(SharedAddress(shared)), "r"(c0), "r"(c1)
+               : "memory");
+}
+// The same, added to what is there; of f32.
+__device__ __forceinline__ void AddTile2(const CUtensorMap* map, const void* shared, int c0, int c1) {
+  asm volatile("cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.tile.bulk_group [%0, {%2, %3}], [%1];\n" ::"l"(map),
+               "r"(SharedAddress(shared)), "r"(c0), "r"(c1)
+               : "memory");
+}
+// Orders this thread's stores to shared memory before what the copy engine reads.
+__device__ __forceinline__ void FenceStores() { asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory"); }
+__device__ __forceinline__ void CommitStores() { asm volatile("cp.async.bulk.commit_group;\n" ::: "memory"); }
+// Until all but the last kPending groups of this thread's stores have read shared memory.
+template <int kPending>
+__device__ __forceinline__ void WaitStoresRead() {
+  asm volatile("cp.async.bulk.wait_group.read %0;\n" ::"n"(kPending) : "memory");
+}
+// Until all of this thread's stores are done.
+__device__ __forceinline__ void WaitStores() { asm volatile("cp.async.bulk.wait_group 0;\n" ::: "memory"); }
 // To the second-level cache only.
 __device__ __forceinline__ void PrefetchTile2(const CUtensorMap* map, int c0, int c1) {
   asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];\n" ::"l"(map), "r"(c0), "r"(c1) : "memory");
@@ -164,45 +186,48 @@ __device__ __forceinline__ uint64_t SwizzledTile(const void* shared) {
 template <typename T, int kColumns>
 __device__ __forceinline__ void Wgmma(float (&c)[kColumns / 2], uint64_t a, uint64_t b);
 
-// Lists of the operands of the instruction for 8, 16 … 256 columns.
+// Lists of the operands of the instruction for 8, 16, 32, 64 … 256 columns: each is the one before and 16 more.
 #define TENON_REGS_4 "%0, %1, %2, %3"
 #define TENON_OUTS_4 "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-#define TENON_REGS_8 TENON_REGS_4 \
-  ", %4, %5, %6, %7"
-#define TENON_OUTS_8 TENON_OUTS_4, \
-  "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7])
-#define TENON_REGS_16 TENON_REGS_8 \
-  ", %8, %9, %10, %11, %12, %13, %14, %15"
-#define TENON_OUTS_16 TENON_OUTS_8, \
-  "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15])
+#define TENON_REGS_8 TENON_REGS_4 ", %4, %5, %6, %7"
+#define TENON_OUTS_8 TENON_OUTS_4, "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7])
+#define TENON_REGS_16 TENON_REGS_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
+#define TENON_OUTS_16 TENON_OUTS_8, "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15])
 #define TENON_REGS_32 TENON_REGS_16 \
   ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
 #define TENON_OUTS_32 TENON_OUTS_16, \
   "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), \
   "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31])
-#define TENON_REGS_64 TENON_REGS_32 \
-  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, " \
-  "%52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define TENON_OUTS_64 TENON_OUTS_32, \
+#define TENON_REGS_48 TENON_REGS_32 \
+  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
+#define TENON_OUTS_48 TENON_OUTS_32, \
   "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35]), "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]), \
-  "+f"(c[40]), "+f"(c[41]), "+f"(c[42]), "+f"(c[43]), "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]), \
+  "+f"(c[40]), "+f"(c[41]), "+f"(c[42]), "+f"(c[43]), "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47])
+#define TENON_REGS_64 TENON_REGS_48 \
+  ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define TENON_OUTS_64 TENON_OUTS_48, \
   "+f"(c[48]), "+f"(c[49]), "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]), \
   "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]), "+f"(c[60]), "+f"(c[61]), "+f"(c[62]), "+f"(c[63])
-#define TENON_REGS_128 TENON_REGS_64 \
-  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, " \
-  "%84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, " \
-  "%103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, " \
-  "%119, %120, %121, %122, %123, %124, %125, %126, %127"
-#define TENON_OUTS_128 TENON_OUTS_64, \
+#define TENON_REGS_80 TENON_REGS_64 \
+  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
+#define TENON_OUTS_80 TENON_OUTS_64, \
   "+f"(c[64]), "+f"(c[65]), "+f"(c[66]), "+f"(c[67]), "+f"(c[68]), "+f"(c[69]), "+f"(c[70]), "+f"(c[71]), \
-  "+f"(c[72]), "+f"(c[73]), "+f"(c[74]), "+f"(c[75]), "+f"(c[76]), "+f"(c[77]), "+f"(c[78]), "+f"(c[79]), \
+  "+f"(c[72]), "+f"(c[73]), "+f"(c[74]), "+f"(c[75]), "+f"(c[76]), "+f"(c[77]), "+f"(c[78]), "+f"(c[79])
+#define TENON_REGS_96 TENON_REGS_80 \
+  ", %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define TENON_OUTS_96 TENON_OUTS_80, \
   "+f"(c[80]), "+f"(c[81]), "+f"(c[82]), "+f"(c[83]), "+f"(c[84]), "+f"(c[85]), "+f"(c[86]), "+f"(c[87]), \
-  "+f"(c[88]), "+f"(c[89]), "+f"(c[90]), "+f"(c[91]), "+f"(c[92]), "+f"(c[93]), "+f"(c[94]), "+f"(c[95]), \
+  "+f"(c[88]), "+f"(c[89]), "+f"(c[90]), "+f"(c[91]), "+f"(c[92]), "+f"(c[93]), "+f"(c[94]), "+f"(c[95])
+#define TENON_REGS_112 TENON_REGS_96 \
+  ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"
+#define TENON_OUTS_112 TENON_OUTS_96, \
   "+f"(c[96]), "+f"(c[97]), "+f"(c[98]), "+f"(c[99]), "+f"(c[100]), "+f"(c[101]), "+f"(c[102]), "+f"(c[103]), \
-  "+f"(c[104]), "+f"(c[105]), "+f"(c[106]), "+f"(c[107]), "+f"(c[108]), "+f"(c[109]), "+f"(c[110]), \
-  "+f"(c[111]), "+f"(c[112]), "+f"(c[113]), "+f"(c[114]), "+f"(c[115]), "+f"(c[116]), "+f"(c[117]), \
-  "+f"(c[118]), "+f"(c[119]), "+f"(c[120]), "+f"(c[121]), "+f"(c[122]), "+f"(c[123]), "+f"(c[124]), \
-  "+f"(c[125]), "+f"(c[126]), "+f"(c[127])
+  "+f"(c[104]), "+f"(c[105]), "+f"(c[106]), "+f"(c[107]), "+f"(c[108]), "+f"(c[109]), "+f"(c[110]), "+f"(c[111])
+#define TENON_REGS_128 TENON_REGS_112 \
+  ", %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define TENON_OUTS_128 TENON_OUTS_112, \
+  "+f"(c[112]), "+f"(c[113]), "+f"(c[114]), "+f"(c[115]), "+f"(c[116]), "+f"(c[117]), "+f"(c[118]), "+f"(c[119]), \
+  "+f"(c[120]), "+f"(c[121]), "+f"(c[122]), "+f"(c[123]), "+f"(c[124]), "+f"(c[125]), "+f"(c[126]), "+f"(c[127])
 
 #define TENON_WGMMA(COLUMNS, REGS, A, B, CXX_TYPE, PTX_TYPE)                                                            \
   template <>                                                                                                           \
@@ -216,9 +241,13 @@ __device__ __forceinline__ void Wgmma(float (&c)[kColumns / 2], uint64_t a, uint
 #define TENON_WGMMA_SIZES(CXX_TYPE, PTX_TYPE)                  \
   TENON_WGMMA(8, 4, "%4", "%5", CXX_TYPE, PTX_TYPE)            \
   TENON_WGMMA(16, 8, "%8", "%9", CXX_TYPE, PTX_TYPE)           \
-  TENON_WGMMA(32, 16, "%16", "%17", CXX_TYPE, PTX_TYPE)        \
-  TENON_WGMMA(64, 32, "%32", "%33", CXX_TYPE, PTX_TYPE)        \
-  TENON_WGMMA(128, 64, "%64", "%65", CXX_TYPE, PTX_TYPE)       \
+  TENON_WGMMA(32, 16, "%16", "%17", CXX_TYPE, PTX_TYPE) \
+  TENON_WGMMA(64, 32, "%32", "%33", CXX_TYPE, PTX_TYPE) \
+  TENON_WGMMA(96, 48, "%48", "%49", CXX_TYPE, PTX_TYPE) \
+  TENON_WGMMA(128, 64, "%64", "%65", CXX_TYPE, PTX_TYPE) \
+  TENON_WGMMA(160, 80, "%80", "%81", CXX_TYPE, PTX_TYPE) \
+  TENON_WGMMA(192, 96, "%96", "%97", CXX_TYPE, PTX_TYPE) \
+  TENON_WGMMA(224, 112, "%112", "%113", CXX_TYPE, PTX_TYPE) \
   TENON_WGMMA(256, 128, "%128", "%129", CXX_TYPE, PTX_TYPE)
 TENON_WGMMA_SIZES(__nv_bfloat16, "bf16")
 TENON_WGMMA_SIZES(__half, "f16")

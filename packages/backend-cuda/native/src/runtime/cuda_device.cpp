@@ -2,6 +2,7 @@
 
 #include <cuda_runtime.h>
 
+#include "cublas_lt.h"
 #include "cuda_session.h"
 #include "cuda_status.h"
 
@@ -65,7 +66,12 @@ Status CudaGroup::CreateSession(const tenon::Plan& plan, std::unique_ptr<tenon::
   return CudaSession::Create(plan, gpu_.num_sms, session);
 }
 
-std::vector<std::pair<std::string, std::string>> CudaBackend::Runtime() { return DescribeBuild(kBuild); }
+std::vector<std::pair<std::string, std::string>> CudaBackend::Runtime() {
+  std::vector<std::pair<std::string, std::string>> lines = DescribeBuild(kBuild);
+  const CublasLtFound& found = FindCublasLt();
+  lines.emplace_back("cublasLt", found.reason.empty() ? std::to_string(found.version) + " (" + found.path + ")" : "none: " + found.reason);
+  return lines;
+}
 
 Status CudaBackend::Devices(std::vector<tenon::DeviceInfo>* devices) {
   *devices = DescribeGpus(ListGpus(kBuild));

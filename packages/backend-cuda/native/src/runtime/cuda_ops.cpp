@@ -47,6 +47,21 @@ Status CudaOps::Allocate(Pool& pool, size_t attention_bytes, size_t sample_bytes
   attention_scratch_ = scratch;
   if (sample_bytes > 0) TENON_RETURN_IF_ERROR(pool.Allocate(Arena::kWorkspace, sample_bytes, &scratch));
   sample_scratch_ = scratch;
+  return AllocateForLinear(pool);
+}
+
+Status CudaOps::AllocateForLinear(Pool& pool) {
+  if (const size_t bytes = LinearScratchBytes(); bytes > 0) {
+    TENON_RETURN_IF_ERROR(pool.Allocate(Arena::kWorkspace, bytes, &linear_scratch_));
+    TENON_CUDA(cudaMemset(linear_scratch_, 0, bytes));
+    TENON_CUDA(cudaStreamSynchronize(nullptr));
+  }
+  const CublasLtFound& found = FindCublasLt();
+  if (found.named) return Status(StatusCode::kInvalidOption, found.reason + "; name the file, set it to 'off', or leave it out");
+  if (!found.reason.empty()) return Status::Ok();
+  void* workspace = nullptr;
+  TENON_RETURN_IF_ERROR(pool.Allocate(Arena::kWorkspace, CublasLt::kWorkspaceBytes, &workspace));
+  cublas_lt_ = CublasLt::Create(workspace);
   return Status::Ok();
 }
 
@@ -94,7 +109,9 @@ Status CudaOps::Linear(const tenon::LinearParams& p, Stream stream) {
                                       .type = TypeOf(p.x_dtype),
                                       .y_type = TypeOf(p.y_dtype),
                                       .gated = false,
-                                      .activation = 0},
+                                      .activation = 0,
+                                      .scratch = linear_scratch_,
+                                      .cublas_lt = cublas_lt_.get()},
                                      Of(stream)),
                   "linear");
 }
@@ -114,7 +131,9 @@ Status CudaOps::LinearGated(const tenon::GatedLinearParams& p, Stream stream) {
                                       .type = TypeOf(p.x_dtype),
                                       .y_type = TypeOf(p.y_dtype),
                                       .gated = true,
-                                      .activation = p.activation},
+                                      .activation = p.activation,
+                                      .scratch = linear_scratch_,
+                                      .cublas_lt = nullptr},
                                      Of(stream)),
                   "linear_gated");
 }

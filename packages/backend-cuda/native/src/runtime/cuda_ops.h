@@ -1,6 +1,9 @@
 // The SDK's ops as launches of the kernels.
 #pragma once
 
+#include <memory>
+
+#include "cublas_lt.h"
 #include "kernels.h"
 #include "pool.h"
 #include "tenon/interfaces.h"
@@ -33,6 +36,8 @@ class CudaOps final : public tenon::Gemm, public tenon::Attention, public tenon:
   tenon::Status Sample(const tenon::SampleOpParams& params, tenon::Stream stream) override;
 
  private:
+  tenon::Status AllocateForLinear(Pool& pool);
+
   // What no region of the step on the device says.
   struct HostFacts {
     int32_t max_seq_len = 0, max_query_len = 0, num_single = 0;
@@ -44,6 +49,8 @@ class CudaOps final : public tenon::Gemm, public tenon::Attention, public tenon:
   bool recording_ = false;
   SampleState sample_state_{};
   void* attention_scratch_ = nullptr;
+  void* linear_scratch_ = nullptr;
+  std::unique_ptr<CublasLt> cublas_lt_;  // or null
   void* sample_scratch_ = nullptr;
 };
 
