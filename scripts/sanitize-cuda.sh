@@ -59,6 +59,36 @@ if [ "${reached:-0}" = 0 ]; then
 fi
 rm "$logs"/initcheck-add*
 
+# A row for each tool, and what is to be said of its runs; of those that were not run or ended, too.
+table() {
+  local failed=0
+  printf '%-10s %7s %6s %9s %7s\n' tool 'sees it' cases findings slowest
+  for tool in "${tools[@]}"; do
+    seen=no
+    [ "$(findings "$logs/$tool.faulty")" -gt 0 ] 2> /dev/null && seen=yes
+    [ "$seen" = yes ] || failed=1
+    total=0 found_by_all=0 slowest=0 lines=()
+    for subject in "${subjects[@]}"; do
+      read -r status seconds 2> /dev/null < "$logs/$tool-$subject.end" || { status=124 seconds=0; }
+      cases=$(grep -oP '^[23] (ops|programs) +\K\d+' "$logs/$tool-$subject.txt" 2> /dev/null || echo 0)
+      found=$(findings "$logs/$tool-$subject"-[0-9]*.log)
+      total=$((total + cases)) found_by_all=$((found_by_all + ${found:-0}))
+      [ "$seconds" -gt "$slowest" ] && slowest=$seconds
+      [ "$status" = 0 ] && [ "$cases" -gt 0 ] && [ "${found:-1}" = 0 ] && continue
+      failed=1
+      if [ "$status" -ge 124 ]; then lines+=("  $subject: no answer in $seconds s $(first_finding "$logs/$tool-$subject"-[0-9]*.log)")
+      elif [ "${found:-0}" != 0 ]; then lines+=("  $subject: $(first_finding "$logs/$tool-$subject"-[0-9]*.log)")
+      elif [ "$status" = 0 ]; then lines+=("  $subject: none of its $sample cases is for this device; take more")
+      else lines+=("  $subject: ended with $status: $(tail -1 "$logs/$tool-$subject.txt")"); fi
+    done
+    printf '%-10s %7s %6d %9d %5d s\n' "$tool" "$seen" "$total" "$found_by_all" "$slowest"
+    [ ${#lines[@]} -eq 0 ] || printf '%s\n' "${lines[@]}"
+  done
+  echo "logs: $logs"
+  return "$failed"
+}
+
+trap 'table; exit 1' TERM INT
 for tool in "${tools[@]}"; do
   "$sanitizer" --tool "$tool" --log-file "$logs/$tool.faulty" "$faulty" "$tool" > /dev/null 2>&1 &
   for subject in "${subjects[@]}"; do
@@ -68,28 +98,4 @@ for tool in "${tools[@]}"; do
 done
 wait
 
-failed=0
-printf '%-10s %7s %6s %9s %7s\n' tool 'sees it' cases findings slowest
-for tool in "${tools[@]}"; do
-  seen=no
-  [ "$(findings "$logs/$tool.faulty")" -gt 0 ] 2> /dev/null && seen=yes
-  [ "$seen" = yes ] || failed=1
-  total=0 found_by_all=0 slowest=0 lines=()
-  for subject in "${subjects[@]}"; do
-    read -r status seconds < "$logs/$tool-$subject.end"
-    cases=$(grep -oP '^[23] (ops|programs) +\K\d+' "$logs/$tool-$subject.txt" || echo 0)
-    found=$(findings "$logs/$tool-$subject"-[0-9]*.log)
-    total=$((total + cases)) found_by_all=$((found_by_all + ${found:-0}))
-    [ "$seconds" -gt "$slowest" ] && slowest=$seconds
-    [ "$status" = 0 ] && [ "$cases" -gt 0 ] && [ "${found:-1}" = 0 ] && continue
-    failed=1
-    if [ "$status" -ge 124 ]; then lines+=("  $subject: no answer in $seconds s")
-    elif [ "${found:-0}" != 0 ]; then lines+=("  $subject: $(first_finding "$logs/$tool-$subject"-[0-9]*.log)")
-    elif [ "$status" = 0 ]; then lines+=("  $subject: none of its $sample cases is for this device; take more")
-    else lines+=("  $subject: ended with $status: $(tail -1 "$logs/$tool-$subject.txt")"); fi
-  done
-  printf '%-10s %7s %6d %9d %5d s\n' "$tool" "$seen" "$total" "$found_by_all" "$slowest"
-  [ ${#lines[@]} -eq 0 ] || printf '%s\n' "${lines[@]}"
-done
-echo "logs: $logs"
-exit "$failed"
+table
