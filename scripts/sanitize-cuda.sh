@@ -46,8 +46,11 @@ run_cases() {
   local cases=(--level 2-2 --op "$subject" --sample "$sample")
   [[ " ${ops[*]} " == *" $subject "* ]] || cases=(--case "L3/$subject/*" --sample "$((3 * sample))")
   timeout -k 5 "${RUN_SECONDS:-600}" "$sanitizer" --tool "$tool" "${@:3}" --target-processes all --log-file "$logs/$tool-$subject-%p.log" --print-limit 5 \
-    "${tenon[@]}" conform --backend cuda "${conform[@]}" "${cases[@]}" > "$logs/$tool-$subject.txt" 2>&1
+    "${tenon[@]}" conform --backend cuda "${conform[@]}" "${cases[@]}" > "$logs/$tool-$subject.txt" 2>&1 &
+  echo $! > "$logs/$tool-$subject.pid"
+  wait $!
   echo "$? $((SECONDS - start))" > "$logs/$tool-$subject.end"
+  rm "$logs/$tool-$subject.pid"
 }
 
 # Memory of the backend that no kernel touches is there in every run: a tool that finds none does not see the backend.
@@ -88,7 +91,12 @@ table() {
   return "$failed"
 }
 
-trap 'table; exit 1' TERM INT
+end() {
+  cat "$logs"/*.pid 2> /dev/null | xargs -r kill
+  table
+  exit 1
+}
+trap end TERM INT
 for tool in "${tools[@]}"; do
   "$sanitizer" --tool "$tool" --log-file "$logs/$tool.faulty" "$faulty" "$tool" > /dev/null 2>&1 &
   for subject in "${subjects[@]}"; do
