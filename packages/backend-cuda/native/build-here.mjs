@@ -1,12 +1,11 @@
-// What `npm run build` does in a checkout: compiles the native part for the GPUs of this machine, or for one kind where there are none, as
-// all kinds take minutes (`npm run build:native`). Without nvcc it says so, in one line, and is done: nothing else needs the native part, and
-// `tenon plugin pack` refuses a package without it.
+// What `npm run build` does in a checkout: compiles the native part for the GPUs of this machine. Without a GPU or nvcc it says so, in one line,
+// and is done: nothing else needs the native part, and `tenon plugin pack` refuses a package without it. For all kinds of GPUs, wherever
+// there is nvcc: `npm run build:native`.
 import { spawnSync } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
 const oldestRelease = 13;
-const withoutGpu = '90a-real';
 
 const output = (command, args) => spawnSync(command, args, { encoding: 'utf8' }).stdout ?? '';
 
@@ -29,11 +28,11 @@ function architectureOf(capability) {
 function architecturesHere() {
   const capabilities = output('nvidia-smi', ['--query-gpu=compute_cap', '--format=csv,noheader']);
   const found = capabilities.split('\n').filter((line) => /^\d+\.\d$/.test(line.trim()));
-  return [...new Set(found.map((line) => architectureOf(line.trim())))].join(';') || withoutGpu;
+  return [...new Set(found.map((line) => architectureOf(line.trim())))].join(';');
 }
 
 /** The exit status. */
-function compile({ path }) {
+function compile({ path }, architectures) {
   const options = [
     '--directory',
     'native',
@@ -43,7 +42,7 @@ function compile({ path }) {
     String(availableParallelism()),
   ];
   options.push('--CDCMAKE_BUILD_TYPE=Release', '--CDTENON_ALL_GPUS=OFF');
-  options.push(`--CDCMAKE_CUDA_ARCHITECTURES=${architecturesHere()}`);
+  options.push(`--CDCMAKE_CUDA_ARCHITECTURES=${architectures}`);
   const cwd = fileURLToPath(new URL('..', import.meta.url));
   const env = { ...process.env, CUDACXX: path };
   for (const command of ['configure', 'build']) {
@@ -53,10 +52,15 @@ function compile({ path }) {
   return 0;
 }
 
-const compiler = process.platform === 'linux' ? findCompiler() : undefined;
-if (compiler === undefined || Number.parseFloat(compiler.release) < oldestRelease) {
+const skip = (reason, needs) =>
+  console.log(`tenon: ${reason}; the native part of @tenon/backend-cuda is not built: ${needs}`);
+const architectures = process.platform === 'linux' ? architecturesHere() : '';
+const compiler = architectures === '' ? undefined : findCompiler();
+if (architectures === '') {
+  skip('no NVIDIA GPU here', 'npm run build:native --workspace @tenon/backend-cuda builds it anywhere');
+} else if (compiler === undefined || Number.parseFloat(compiler.release) < oldestRelease) {
   const found = compiler === undefined ? 'no nvcc' : `nvcc ${compiler.release}`;
-  console.log(`tenon: ${found} found; the native part of @tenon/backend-cuda is not built: it needs nvcc ${oldestRelease}.0 or newer, and then npm run build --workspace @tenon/backend-cuda`); // prettier-ignore
+  skip(`${found} found`, `it needs nvcc ${oldestRelease}.0 or newer, and then npm run build --workspace @tenon/backend-cuda`); // prettier-ignore
 } else {
-  process.exitCode = compile(compiler);
+  process.exitCode = compile(compiler, architectures);
 }

@@ -31,18 +31,26 @@ it.runIf(!isBuilt)('says how to get its native part where it is not built', () =
 });
 
 describe('the build of a checkout', () => {
-  const build = (CUDACXX: string) => node(['native/build-here.mjs'], { CUDACXX });
+  const program = (name: string, prints: string): string => {
+    const path = join(scratch, name);
+    writeFileSync(path, `#!/bin/sh\necho "${prints}"\n`, { mode: 0o755 });
+    return path;
+  };
+  const build = (CUDACXX: string) =>
+    node(['native/build-here.mjs'], { CUDACXX, PATH: `${scratch}:${process.env['PATH']}` });
 
-  it('is skipped with one line where there is no nvcc, or an old one', () => {
-    const { status, stdout, stderr } = build('/no/nvcc');
+  it('is skipped with one line where there is no GPU, no nvcc, or an old one', () => {
+    const old = program('nvcc', 'Cuda compilation tools, release 12.4, V12.4.131');
+    program('nvidia-smi', 'No devices were found');
+    const { status, stdout, stderr } = build(old);
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(stdout).toMatch(
+      /^tenon: no NVIDIA GPU here; the native part of @tenon\/backend-cuda is not built: .*\n$/,
+    );
+    program('nvidia-smi', '9.0');
+    expect(build('/no/nvcc').stdout).toMatch(
       /^tenon: no nvcc found; the native part of @tenon\/backend-cuda is not built: .*\n$/,
     );
-    const old = join(scratch, 'nvcc');
-    writeFileSync(old, '#!/bin/sh\necho "Cuda compilation tools, release 12.4, V12.4.131"\n', {
-      mode: 0o755,
-    });
     expect(build(old).stdout).toMatch(/^tenon: nvcc 12\.4 found; .* it needs nvcc 13\.0 or newer/);
   });
 });
