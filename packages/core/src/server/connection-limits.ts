@@ -64,9 +64,11 @@ function cutSlowReader(reply: FastifyReply, clientTimeoutSeconds: number): void 
   socket.destroy();
 }
 
-/** What Node's parser refuses, and requests that take too long to arrive, have no reply yet. */
+/** What Node's parser refuses, and requests that take too long to arrive, have no reply yet. Who has sent nothing has asked nothing. */
 function answerClientError(socket: Socket, error: TenonError, cause: string | undefined): void {
-  if (socket.writable && !isAnswering(socket)) socket.write(rawResponse(error, cause));
+  if (socket.bytesRead > 0 && socket.writable && !isAnswering(socket)) {
+    socket.write(rawResponse(error, cause));
+  }
   socket.destroySoon();
 }
 
