@@ -1,6 +1,6 @@
 /**
  * The CUDA backend on machines where it cannot be used: in a checkout that has it linked, nobody is bothered; whoever asks for it is told
- * why not and what to do. With its native part (where there is an nvcc), a driver library made for the purpose plays the machines.
+ * why not and what to do. Where its native part is built, a driver library made for the purpose plays the machines.
  */
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -57,7 +57,7 @@ describe.runIf(canTellHardware)('a machine without an NVIDIA GPU', () => {
   });
 });
 
-// Without nvcc there is no native part; gpus.test.ts of the package tests what it says there all the same.
+// npm run build:native --workspace @tenon/backend-cuda builds it anywhere; gpus.test.ts of the package tests what it says without it.
 describe.runIf(existsSync(addon))('the native part, with a driver that is not NVIDIA’s', () => {
   let fake: Record<string, string>;
   beforeAll(() => {

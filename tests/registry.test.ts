@@ -64,7 +64,10 @@ describe.skipIf(existsSync('/proc/driver/nvidia'))('an application with the CUDA
   });
 
   it('installs by name, and says that there is no driver', ({ skip }) => {
-    skip(!registry.hasCuda, 'there was no nvcc to build the native part with');
+    skip(
+      !registry.hasCuda,
+      'its native part is not built: npm run build:native --workspace @tenon/backend-cuda',
+    );
     const app = makeApp('cuda');
     registry.run(app, 'npm', 'install', '@tenon/core', '@tenon/backend-cuda');
     expect(doctor(app)).toThrow(/there is no NVIDIA driver: .*\n +remedy: install the NVIDIA driver/);

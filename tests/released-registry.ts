@@ -8,7 +8,7 @@ import { copyForRelease } from './release-copy.js';
 export interface ReleasedRegistry extends LoopbackRegistry {
   /** The copy of this repository that was released. */
   readonly release: string;
-  /** Whether the CUDA backend is among what was released: there was an nvcc to build it with. */
+  /** Whether the CUDA backend is among what was released: its native part was built. */
   readonly hasCuda: boolean;
   /** What `scripts/release.mjs` said. */
   readonly released: readonly string[];
