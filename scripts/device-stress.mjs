@@ -5,6 +5,8 @@
  *   node scripts/device-stress.mjs --device cuda --plugin packages/backend-cuda --seconds 60
  *   node scripts/device-stress.mjs --device template --plugin plugins-template --against cpu --seed 17 --rounds 1
  *
+ * With --engines 2, two rounds run at the same time, on one device.
+ *
  * What is checked: tokens (up to near-ties), log-probabilities, text and ends of all requests; that blocks of the cache come back,
  * nothing is compiled or allocated after warm-up and nothing runs elsewhere than negotiation said; that the device has as much free
  * memory at the end as after the first round. A round follows from its seed alone; one that fails is run again with ever fewer
@@ -27,13 +29,16 @@ const { values: args } = parseArgs({
     rounds: { type: 'string', default: 'Infinity' },
     seed: { type: 'string', default: String(Date.now() % 2 ** 31) },
     only: { type: 'string' },
+    engines: { type: 'string', default: '1' },
   },
 });
 if (args.device === undefined) {
   console.error(
     'usage: node scripts/device-stress.mjs --device <id> [--plugin <folder>]… [--against cpu] [--model <folder>]…',
   );
-  console.error('         [--dtype float32] [--seconds 60] [--rounds <n>] [--seed <n>] [--only <request>,…]');
+  console.error(
+    '         [--dtype float32] [--seconds 60] [--rounds <n>] [--seed <n>] [--only <request>,…] [--engines 1]',
+  );
   process.exit(2);
 }
 
@@ -216,19 +221,21 @@ async function reportFailure(round, only, fault) {
 
 const seed = Number(args.seed);
 const only = args.only?.split(',').map(Number);
+const numEngines = Number(args.engines);
 const end = performance.now() + 1000 * Number(args.seconds);
 console.log(`${device.id} (${device.device.name}) against ${args.against}, seed ${seed}`);
 let freeAfterFirst;
 let failed = false;
-for (let i = 0; i < Number(args.rounds) && performance.now() < end && !failed; i++) {
-  const round = makeRound(seed + i, setting);
-  if (process.stderr.isTTY) process.stderr.write(`\rseed ${round.seed} `);
-  const fault = await watched(round.seed, () => runRound(round, only));
-  totals[round.isStorm ? 'storms' : 'rounds']++;
+for (let i = 0; i < Number(args.rounds) && performance.now() < end && !failed; i += numEngines) {
+  const rounds = Array.from({ length: numEngines }, (_, k) => makeRound(seed + i + k, setting));
+  if (process.stderr.isTTY) process.stderr.write(`\rseed ${seed + i} `);
+  const faults = await Promise.all(rounds.map((round) => watched(round.seed, () => runRound(round, only))));
+  for (const { isStorm } of rounds) totals[isStorm ? 'storms' : 'rounds']++;
   freeAfterFirst ??= await freeBytes(device);
-  if (fault === undefined) continue;
+  const which = faults.findIndex((fault) => fault !== undefined);
+  if (which === -1) continue;
   failed = true;
-  await reportFailure(round, only, fault);
+  await reportFailure(rounds[which], only, faults[which]);
 }
 await judge.close();
 const lost = freeAfterFirst === undefined ? 0 : freeAfterFirst - (await freeBytes(device));
