@@ -27,6 +27,13 @@ const cases = [
   { name: '8B × 256', costs: large, work: { batch: 256, outputs: 100 }, maxIdlePercent: 2 },
   { name: '0.6B, 512 requests', costs: small, maxNumSeqs: 512, work: { batch: 512 }, maxIdlePercent: 2 },
   {
+    name: '0.6B, 256 requests, 2048 shared',
+    costs: small,
+    maxNumSeqs: 512,
+    work: { batch: 256, outputs: 64, shared: 2048 },
+    maxIdlePercent: 2,
+  },
+  {
     name: '0.6B, 512 requests, 256 at once',
     costs: small,
     maxNumSeqs: 256,

@@ -4,7 +4,7 @@ import { LLM } from '@tenon/core';
 const [model, text] = process.argv.slice(2);
 const { maxNumSeqs, maxNumBatchedTokens, work } = JSON.parse(text);
 const llm = await LLM.load(model, {
-  device: 'timed', plugins: [import.meta.dirname], skipTokenizerInit: true, maxModelLen: 9216, enablePrefixCaching: false,
+  device: 'timed', plugins: [import.meta.dirname], skipTokenizerInit: true, maxModelLen: 9216, enablePrefixCaching: work.shared !== undefined,
   ...(maxNumSeqs && { maxNumSeqs }), ...(maxNumBatchedTokens && { maxNumBatchedTokens }),
 }); // prettier-ignore
 let steps = [];
@@ -17,8 +17,12 @@ const random = () => (state = (Math.imul(state, 1103515245) + 12345) >>> 0) / 2 
 const prompt = (length) => Array.from({ length }, () => 10 + Math.floor(random() * 100_000));
 const params = (maxTokens) => ({ temperature: 0, maxTokens, ignoreEos: true });
 
-/** The prompts and lengths of a batch that decodes, or of many requests of mixed lengths. */
-function requestsOf({ batch, outputs }) {
+/** The prompts and lengths of a batch that decodes, of one with a common beginning, or of many requests of mixed lengths. */
+function requestsOf({ batch, outputs, shared }) {
+  if (shared !== undefined) {
+    const common = prompt(shared);
+    return Array.from({ length: batch }, () => ({ prompt: [...common, ...prompt(64)], maxTokens: outputs }));
+  }
   if (outputs !== undefined)
     return Array.from({ length: batch }, () => ({ prompt: prompt(128), maxTokens: outputs }));
   const length = () => 100 + Math.floor(random() * 925);
@@ -41,6 +45,6 @@ async function run() {
 }
 
 const cold = await run();
-const warm = work.outputs === undefined ? undefined : await run();
+const warm = work.outputs === undefined || work.shared !== undefined ? undefined : await run();
 console.log(JSON.stringify({ cold, warm }));
 await llm.close();
