@@ -24,7 +24,7 @@ export const stepHeader = [
   /**
    * 0, or a number of the step's shape: steps of the same key have the same counts, the same regions at the same places, and no
    * ragged lists, so what was recorded of one can be replayed for another. They are also alike in whether any row samples other than
-   * greedily, wants logprobs (numLogprobs ≥ 0), or has a penalty that is not neutral.
+   * greedily, does so with topK > 0, topP < 1 or minP > 0, wants logprobs (numLogprobs ≥ 0), or has a penalty that is not neutral.
    */
   'captureKey',
   'reserved2',

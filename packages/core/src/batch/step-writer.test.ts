@@ -173,7 +173,15 @@ describe('StepWriter', () => {
       return new StepView(writer.write(stepOf(sequence), 1));
     };
     const keyOf = (...given: Parameters<typeof write>) => write(...given).field('captureKey');
-    expect([{}, { temperature: 1 }, { logprobs: 0 }, { presencePenalty: 1 }, {}].map((params) => keyOf(params))).toEqual([1, 2, 3, 4, 1]); // prettier-ignore
+    const asked = [
+      {},
+      { temperature: 1 },
+      { logprobs: 0 },
+      { presencePenalty: 1 },
+      { topK: 5 },
+      { temperature: 1, topP: 0.9 },
+    ];
+    expect(asked.map((params) => keyOf(params))).toEqual([1, 2, 3, 4, 1, 5]);
     expect([1, 64, 65, 1].map((numBlocks) => write({}, numBlocks).field('blockTableStride'))).toEqual([64, 64, 100, 100]); // prettier-ignore
   });
 });

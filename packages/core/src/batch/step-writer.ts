@@ -22,7 +22,7 @@ export interface StepWriterOptions {
 
 const at = Object.fromEntries(stepHeader.map((field, i) => [field, i])) as Record<StepHeaderField, number>;
 
-/** What some row of the step asks of sampling: rarely used lists, then noise, logprobs and penalties. */
+/** What some row of the step asks of sampling: rarely used lists, then noise, limits of what may be sampled, logprobs and penalties. */
 interface SamplingNeeds {
   suppress: boolean;
   allowed: boolean;
@@ -30,6 +30,7 @@ interface SamplingNeeds {
   badWords: boolean;
   history: boolean;
   noise: boolean;
+  limits: boolean;
   logprobs: boolean;
   penalties: boolean;
 }
@@ -57,6 +58,7 @@ export class StepWriter {
     badWords: false,
     history: false,
     noise: false,
+    limits: false,
     logprobs: false,
     penalties: false,
   };
@@ -137,7 +139,7 @@ export class StepWriter {
   #captureKey(maxTopLogprobs: number, numHistorySeqs: number): number {
     const { captureKeys } = this.#options;
     if (captureKeys === undefined || this.#numTokens !== this.#numSeqs || numHistorySeqs > 0) return 0;
-    const { suppress, allowed, bias, badWords, noise, logprobs, penalties } = this.#needs;
+    const { suppress, allowed, bias, badWords, noise, limits, logprobs, penalties } = this.#needs;
     if (suppress || allowed || bias || badWords) return 0;
     return captureKeys.keyOf(
       this.#numSeqs,
@@ -145,7 +147,7 @@ export class StepWriter {
       this.#stride,
       maxTopLogprobs,
       this.#buffer.blockTablesAt,
-      (noise ? 1 : 0) | (logprobs ? 2 : 0) | (penalties ? 4 : 0),
+      (noise ? 1 : 0) | (logprobs ? 2 : 0) | (penalties ? 4 : 0) | (limits ? 8 : 0),
     );
   }
 
@@ -279,6 +281,7 @@ export class StepWriter {
     this.#needs.badWords = false;
     this.#needs.history = false;
     this.#needs.noise = false;
+    this.#needs.limits = false;
     this.#needs.logprobs = false;
     this.#needs.penalties = false;
   }
@@ -288,7 +291,10 @@ export class StepWriter {
     if (sampler.allowedTokens.length > 0) this.#needs.allowed = true;
     if (sampler.biasTokens.length > 0) this.#needs.bias = true;
     if (sampler.badWords.length > 0) this.#needs.badWords = true;
-    if ((sampler.mode & rowMode.greedy) === 0) this.#needs.noise = true;
+    if ((sampler.mode & rowMode.greedy) === 0) {
+      this.#needs.noise = true;
+      if (sampler.topK > 0 || sampler.topP < 1 || sampler.minP > 0) this.#needs.limits = true;
+    }
     if (sampler.numLogprobs >= 0) this.#needs.logprobs = true;
     if (hasPenalty(sampler)) this.#needs.penalties = true;
   }

@@ -104,17 +104,21 @@ const listRegions = ['historyOffsets', 'suppressOffsets', 'allowedOffsets', 'bia
 const hasLists = (regions: ReadonlyMap<StepRegion, number[]>): boolean =>
   listRegions.some((region) => (regions.get(region)?.length ?? 0) > 0);
 
-/** Whether any row draws, wants logprobs, has penalties. */
+/** Whether any row draws, does so from fewer than all tokens, wants logprobs, has penalties. */
 function samplingOf(rows: readonly { row: PlainRow }[]): string {
   const draws = ({ mode = rowMode.greedy }: PlainRow): boolean =>
     (mode & rowMode.sample) !== 0 && (mode & rowMode.greedy) === 0;
+  const isLimited = (row: PlainRow): boolean =>
+    draws(row) && ((row.topK ?? 0) > 0 || (row.topP ?? 1) < 1 || (row.minP ?? 0) > 0);
+  const wantsLogprobs = ({ numLogprobs = 0 }: PlainRow): boolean => numLogprobs >= 0;
   const isPenalized = ({
     presencePenalty = 0,
     frequencyPenalty = 0,
     repetitionPenalty = 1,
   }: PlainRow): boolean => presencePenalty !== 0 || frequencyPenalty !== 0 || repetitionPenalty !== 1;
-  const wantsLogprobs = ({ numLogprobs = 0 }: PlainRow): boolean => numLogprobs >= 0;
-  return [draws, wantsLogprobs, isPenalized].map((asks) => rows.some(({ row }) => asks(row))).join();
+  return [draws, isLimited, wantsLogprobs, isPenalized]
+    .map((asks) => rows.some(({ row }) => asks(row)))
+    .join();
 }
 
 /** Counts and the places of all regions, without the step's own number. */
