@@ -7,7 +7,8 @@
 // Blocks of a cluster have neighbouring tiles of w and fetch a part of their common tile of x each for all: a unit of work is their
 // tiles. Persistent: each cluster takes whole units, as long as there is one for each cluster; the rest of the units can be cut along k into
 // equal shares, one for each cluster. Who has a part of a unit writes its sums to scratch memory and raises a flag; who finishes them adds
-// up the parts in the order of k.
+// up the parts in the order of k. A place waits for earlier clusters only; where all parts of a unit wait for each other, at most one unit of a
+// launch has begun without all of its parts (blocks start in order), so that launches on other streams find SMs, and these their parts.
 // The order in which products are added depends on where k is cut, and so on the number of rows, but for whole units; never on the row.
 #include <algorithm>
 #include <cmath>
@@ -192,28 +193,51 @@ __device__ __forceinline__ void StageChunk(const ChunkOfY<kGated>& y, uint8_t* b
   }
 }
 
-// The same, then the copy engine stores the group's chunk from there, or adds it to y. Turn by turn the group uses all of its staging
-// memory, `buffers`. column: the group's first.
-template <typename Y, bool kGated>
-__device__ __forceinline__ void StoreChunk(const ChunkOfY<kGated>& y, uint8_t* buffers, int turn, int group, int warp, const CUtensorMap* y_map,
-                                           int column, int row, bool adds) {
-  using P = Panels<Y, kGated>;
-  uint8_t* buffer = buffers + turn % P::kTurns * (P::kPanels * P::kPanelBytes);
-  const bool leads = threadIdx.x % kGroupThreads == 0;
-  if (leads) WaitStoresRead<P::kTurns - 1>();
-  NamedBarrier(1 + group, kGroupThreads);
-  StageChunk<Y, kGated>(y, buffer, warp);
-  FenceStores();
-  NamedBarrier(1 + group, kGroupThreads);
-  if (!leads) return;
-#pragma unroll
-  for (int panel = 0; panel < P::kPanels; ++panel) {
-    const uint8_t* from = buffer + panel * P::kPanelBytes;
-    if (adds) AddTile2(y_map, from, column + panel * P::kPanelColumns, row);
-    else StoreTile2(y_map, from, column + panel * P::kPanelColumns, row);
+// A warp group's chunks on their way to y, of which half of its staging memory is filled, then stored (or added to y) by the copy engine
+// while the other half is.
+template <bool kGated>
+struct Writer {
+  uint8_t* const buffers;
+  const CUtensorMap* const y_map;
+  const int group, warp;  // warp: of the group
+  const bool adds;
+  int half = 0, staged = 0;  // chunks that wait in this half
+  int column = 0, row = 0;   // of the first of them
+
+  // y: at this column (the group's first) and row, the row behind the chunk before where any waits.
+  template <typename Y>
+  __device__ __forceinline__ void Put(const ChunkOfY<kGated>& y, int at_column, int at_row) {
+    using P = Panels<Y, kGated>;
+    constexpr int kChunkBytes = P::kPanels * P::kPanelBytes, kBatch = P::kTurns / 2;
+    if (staged == 0) {
+      column = at_column;
+      row = at_row;
+      if (threadIdx.x % kGroupThreads == 0) WaitStoresRead<1>();
+      NamedBarrier(1 + group, kGroupThreads);
+    }
+    StageChunk<Y, kGated>(y, buffers + half * kGroupBytes / 2 + staged * kChunkBytes, warp);
+    if (++staged == kBatch) Send<Y>();
   }
-  CommitStores();
-}
+  template <typename Y>
+  __device__ __forceinline__ void Send() {
+    using P = Panels<Y, kGated>;
+    if (staged == 0) return;
+    FenceStores();
+    NamedBarrier(1 + group, kGroupThreads);
+    if (threadIdx.x % kGroupThreads == 0) {
+      const uint8_t* from = buffers + half * kGroupBytes / 2;
+      for (int chunk = 0; chunk < staged; ++chunk)
+#pragma unroll
+        for (int panel = 0; panel < P::kPanels; ++panel, from += P::kPanelBytes) {
+          if (adds) AddTile2(y_map, from, column + panel * P::kPanelColumns, row + chunk * kChunk);
+          else StoreTile2(y_map, from, column + panel * P::kPanelColumns, row + chunk * kChunk);
+        }
+      CommitStores();
+    }
+    half ^= 1;
+    staged = 0;
+  }
+};
 
 // Of the warp's rows of w lane / 4 and lane / 4 + 8: where gated, the gate's and up's of column lane / 4.
 template <bool kGated>
@@ -307,7 +331,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     TakeRegisters<232>();
     const int thread = static_cast<int>(threadIdx.x) - (kThreads - kConsumers), lane = thread % 32;
     const int warp = __shfl_sync(0xffffffffu, thread / 32, 0), group = warp / 4;
-    uint8_t* buffers = staging + group * kGroupBytes;
+    Writer<kGated> writer{.buffers = staging + group * kGroupBytes, .y_map = &y_map, .group = group, .warp = warp % 4, .adds = p.residual != nullptr};
     const auto release = [&](int stage) {
       if (s.share > 1) {
         if (lane < s.share) BarrierArriveAt(empty + stage, lane);
@@ -315,9 +339,8 @@ __global__ void __launch_bounds__(kThreads, 1)
         BarrierArrive(empty + stage);
       }
     };
-    const bool adds = p.residual != nullptr;
     float c[kBlocks][kColumns / 2];
-    int stage = 0, parity = 0, turn = 0;
+    int stage = 0, parity = 0;
     while (list.Next(&work)) {
 #pragma unroll
       for (int b = 0; b < kBlocks; ++b)
@@ -390,17 +413,19 @@ __global__ void __launch_bounds__(kThreads, 1)
             AddParts(v, scratch.sums + int64_t{block_of(0)} * kSlotQuads + (b * S::kChunks + chunk) * 4 * kConsumers + thread,
                      -int64_t{s.share} * kSlotQuads, work.part, work.parts);
           ChunkOfY<kGated> y;
+          if (p.bias != nullptr)
 #pragma unroll
-          for (int i = 0; i < 16; ++i) v[i] += i / 2 % 2 == 0 ? bias.x : bias.y;
+            for (int i = 0; i < 16; ++i) v[i] += i / 2 % 2 == 0 ? bias.x : bias.y;
 #pragma unroll
           for (int i = 0; i < (kGated ? 8 : 16); ++i)
             if constexpr (kGated) y[i] = Act(v[i / 2 * 4 + i % 2], p.activation) * v[i / 2 * 4 + i % 2 + 2];
             else y[i] = v[i];
-          const int y_column = static_cast<int>(column), y_row = static_cast<int>(first_row) + chunk * kChunk;
-          if (p.y_type == Type::kF32) StoreChunk<float, kGated>(y, buffers, turn, group, warp % 4, &y_map, y_column, y_row, adds);
-          else StoreChunk<T, kGated>(y, buffers, turn, group, warp % 4, &y_map, y_column, y_row, adds);
-          ++turn;
+          const int y_row = static_cast<int>(first_row) + chunk * kChunk;
+          if (p.y_type == Type::kF32) writer.template Put<float>(y, static_cast<int>(column), y_row);
+          else writer.template Put<T>(y, static_cast<int>(column), y_row);
         }
+        if (p.y_type == Type::kF32) writer.template Send<float>();
+        else writer.template Send<T>();
       }
     }
     if (thread % kGroupThreads == 0) WaitStores();
@@ -492,14 +517,15 @@ Launch LaunchFor(const LinearParams& p, const TilesPlan& plan, cudaStream_t stre
   }
 }
 
-// What a plan takes on an H200, in microseconds, within a tenth or two (bench/lab/linear): a tile's step of k is bound by products or by
-// fetching, and all of them by reading w; every unit's end and every cut costs something.
+// What a plan takes on an H200, in microseconds, within a tenth or two (bench/lab/linear; what it picks is 2 % slower than the best of all,
+// 0.3 % where gated): a tile's step of k is bound by products or by fetching, all of them by reading w, and each unit's end and each cut costs
+// something.
 double CostOf(const LinearParams& p, const TilesPlan& plan) {
-  constexpr double kStart = 0.9, kProducts = 0.78, kFetch = 0.55, kStore = 3.4, kCut = 3.2, kWritePart = 6.4, kReadPart = 1.0;
-  constexpr double kWeightBytesPerMicrosecond = 3.7e6;
+  constexpr double kStart = 0.6, kStep = 0.04, kProducts = 0.76, kFetch = 0.49, kStore = 3.8, kCut = 3, kWritePart = 8, kReadPart = 0.9;
+  constexpr double kWeightBytesPerMicrosecond = 3.8e6;
   const Schedule s = ScheduleOf(p, plan);
   const double height = 128 * plan.blocks, tile = height * plan.columns / (128 * 256);
-  const double step = std::max(kProducts * tile, kFetch * (height + plan.columns / plan.share) / 256);
+  const double step = kStep + std::max(kProducts * tile, kFetch * (height + plan.columns / plan.share) / 256);
   const int waves = (s.whole + s.clusters - 1) / s.clusters, cut_steps = (s.rest_steps + s.clusters - 1) / s.clusters;
   const double weight_bytes = static_cast<double>(p.n * p.k) * 2 * (p.gated ? 2 : 1);
   double cost = kStart + std::max((waves * s.steps + cut_steps) * step, weight_bytes / kWeightBytesPerMicrosecond);
