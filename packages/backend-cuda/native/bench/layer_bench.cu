@@ -234,7 +234,7 @@ class Step {
     s.tokens = results_->get();
     s.ranks = results_->get() + rows_;
     s.logprobs = floats(results_) + 2 * rows_;
-    s.any_random = s.any_logprobs = s.any_edits = !all_greedy_;
+    s.any_random = s.any_limits = s.any_logprobs = s.any_edits = !all_greedy_;
     return {logits_->get(), m_.vocab, 0, rows_, s, {last_tokens_->get(), history_->get(), lengths_->get(), lengths_->get(), kMaxModelLen}, sample_scratch_->get()};
   }
 

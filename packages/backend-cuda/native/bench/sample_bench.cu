@@ -249,6 +249,7 @@ class Step {
                         .logprobs = logprobs_->get(),
                         .top_logprobs = top_logprobs_->get(),
                         .any_random = any([](const RowCase& r) { return (r.mode & kSample) != 0 && (r.mode & kGreedy) == 0; }),
+                        .any_limits = any([&](const RowCase& r) { return (r.top_k > 0 && r.top_k < vocab_) || r.top_p < 1 || r.min_p > 0; }),
                         .any_logprobs = any([](const RowCase& r) { return r.num_logprobs >= 0; }),
                         .any_edits = so != nullptr || ao != nullptr || bo != nullptr || wo != nullptr ||
                                      any([](const RowCase& r) { return r.presence != 0 || r.frequency != 0 || r.repetition != 1; })},
@@ -257,7 +258,7 @@ class Step {
   }
   const SampleParams& params() const { return params_; }
   // As if some row of the step wanted everything.
-  void SetAnything() { params_.step.any_random = params_.step.any_logprobs = params_.step.any_edits = true; }
+  void SetAnything() { params_.step.any_random = params_.step.any_limits = params_.step.any_logprobs = params_.step.any_edits = true; }
 
   // Number of rows that differ from the reference.
   int Check(const char* name, const std::vector<std::vector<float>>& logits) {
@@ -384,8 +385,8 @@ void CheckLongLists(int vocab) {
   failures += step.Check("long lists", logits);
 }
 
-// Steps whose rows are all greedy, or sample nothing.
-void CheckGreedy(int vocab, int num_rows) {
+// Steps whose rows are greedy, or, if `random`, drawn from all tokens, or sample nothing.
+void CheckPlain(int vocab, int num_rows, bool random) {
   std::vector<std::vector<float>> logits;
   std::vector<RowCase> rows(num_rows);
   for (int r = 0; r < num_rows; ++r) {
@@ -398,16 +399,24 @@ void CheckGreedy(int vocab, int num_rows) {
     if (r == 4) x[vocab / 2] = x[vocab - 1] = kInfinity;
     if (r == 5) std::fill(x.begin(), x.end(), 0.25f);
     rows[r].mode = r % 7 == 6 ? kTarget : kSample | kGreedy;
+    if (random && r % 5 < 3) {
+      rows[r].mode = rows[r].mode == kTarget ? kTarget : kSample;
+      rows[r].temperature = r % 2 == 0 ? 0.6f : 5.f;
+      rows[r].seed = 77 * r + 1;
+      rows[r].position = r;
+    }
     if (r % 3 == 0) rows[r].prompt = {1, 2}, rows[r].output = {3};
     logits.push_back(x);
   }
   Step step(logits, rows, num_rows % 2 == 0 ? 3 : 0);
-  failures += step.Check(("greedy rows, vocab " + std::to_string(vocab)).c_str(), logits);
+  failures += step.Check(("plain rows, vocab " + std::to_string(vocab)).c_str(), logits);
 }
 
 void CheckAll() {
-  for (const int vocab : {7, 100, 4099, 128256, 151936}) CheckGreedy(vocab, vocab > 10000 ? 20 : 65);
-  CheckGreedy(600000, 3);
+  for (const bool random : {false, true}) {
+    for (const int vocab : {7, 100, 4099, 40000, 128256, 151936}) CheckPlain(vocab, vocab > 10000 ? 21 : 300, random);
+    CheckPlain(600000, 3, random);
+  }
   for (const int vocab : {7, 100, 1000, 4099, 128256, 151936}) CheckVocab(vocab, vocab > 10000 ? 24 : 120);
   CheckVocab(600000, 8);  // longer than shared memory
   CheckLongLists(5000);
@@ -440,6 +449,7 @@ void TimeAll() {
     Time("greedy", rows, 151936, greedy, 0);
     Time("greedy among others", rows, 151936, greedy, 0, true);
     Time("temperature", rows, 151936, random, 0);
+    Time("temperature among others", rows, 151936, random, 0, true);
     Time("top-k 50", rows, 151936, top_k, 0);
     Time("top-p 0.9", rows, 151936, top_p, 0);
     Time("top-k 50, top-p 0.9", rows, 151936, both, 0);
@@ -453,7 +463,7 @@ void TimeAll() {
 
 int main(int argc, char** argv) {
   const std::string mode = argc > 1 ? argv[1] : "all";
-  if (mode == "tiny") tenon_cuda::CheckVocab(1000, 30), tenon_cuda::CheckGreedy(1003, 9);
+  if (mode == "tiny") tenon_cuda::CheckVocab(1000, 30), tenon_cuda::CheckPlain(1003, 9, true);
   if (mode == "all" || mode == "check") tenon_cuda::CheckAll();
   if (mode == "all" || mode == "time") tenon_cuda::TimeAll();
   return tenon_cuda::failures == 0 ? 0 : 1;

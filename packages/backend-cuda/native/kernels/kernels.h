@@ -175,9 +175,9 @@ struct SampleStep {
   int32_t max_top_logprobs;
   int32_t *tokens, *ranks, *top_ids;  // of the result
   float *logprobs, *top_logprobs;
-  // What some row of the step wants, on the host, to leave out what none does: any sampling that is not greedy, any logprobs, any lists or
-  // penalties. Steps that replay a launch agree in these.
-  bool any_random, any_logprobs, any_edits;
+  // What some row of the step wants, on the host, to leave out what none does: any sampling that is not greedy, any top-k, top-p or min-p, any logprobs,
+  // any lists or penalties. Steps that replay a launch agree in these, or have fewer wishes.
+  bool any_random, any_limits, any_logprobs, any_edits;
 };
 struct SampleParams {
   float* logits;  // may be overwritten

@@ -1,7 +1,7 @@
 // The `sample` op: what it computes, step by step, is said in core's src/program/reference/sample.ts; the numbers below are its steps.
 //
 // A cluster of kRanks blocks takes a row (from Hopper on; elsewhere one block), each block a slice of the vocabulary, which it keeps in
-// shared memory where it fits. Greedy rows without more wishes read their logits once and end (kernels of their own where all rows are such). Nothing is sorted: the k-th largest value and
+// shared memory where it fits. Rows without other wishes than a temperature have kernels of their own. Nothing is sorted: the k-th largest value and
 // the value where top-p ends are found digit by digit (SelectFromTop), with histograms added up over the cluster. Weights exp(x - max) are integers
 // in units of 2^-44, so that their sums are exact, in whatever order they are added, and a token depends on nothing but its row.
 // Blocks of a cluster take the same branches: what they branch on is the same in all of them.
@@ -124,12 +124,12 @@ __device__ void KeepTokens(Shared& s, Slice& slice, const SampleParams& p, const
     __syncthreads();
   }
   if (top_p >= 1) return;
-  const Selected selected = SelectFromTop(s, slice, max, [](int) { return true; }, [&s, max](float v) { return static_cast<unsigned long long>(Weight(s, v, max)); },
+  const Selected selected = SelectFromTop(s, slice, max, [](int) { return true; }, [&s, max](float v) { return static_cast<unsigned long long>(Weight(s.powers, v, max)); },
                                           [top_p](unsigned long long total) {
                                             return static_cast<unsigned long long>(ceil(static_cast<double>(total) * static_cast<double>(top_p)));
                                           });
   // Of those that equal the last value, as many as are needed, lower ids first.
-  const unsigned long long each = Weight(s, selected.value, max), missing = selected.wanted - selected.above;
+  const unsigned long long each = Weight(s.powers, selected.value, max), missing = selected.wanted - selected.above;
   const unsigned long long needed = each == 0 ? 1 : (missing + each - 1) / each;
   InOrder(s, slice, [&](int i) { return x[i] == selected.value; },
           [&](int i, unsigned long long n) {
@@ -146,7 +146,7 @@ __device__ int PickToken(Shared& s, Slice& slice, float max, double u) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int each = (slice.size + kWarps * 32 - 1) / (kWarps * 32) * 32, begin = min(warp * each, slice.size), end = min(begin + each, slice.size);
   uint64_t sum = 0;
-  for (int i = begin + lane; i < end; i += 32) sum += Weight(s, x[i], max);
+  for (int i = begin + lane; i < end; i += 32) sum += Weight(s.powers, x[i], max);
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
   if (lane == 0) s.warp_sums[warp] = sum;
@@ -186,7 +186,7 @@ __device__ int PickToken(Shared& s, Slice& slice, float max, double u) {
     // a lane takes neighbours; then the lanes share those of the one where the sum gets there
     const int each = (end - begin + 31) / 32, first = min(begin + lane * each, end), behind = min(first + each, end);
     uint64_t own = 0;
-    for (int i = first; i < behind; ++i) own += Weight(s, x[i], max);
+    for (int i = first; i < behind; ++i) own += Weight(s.powers, x[i], max);
     uint64_t prefix = own;
 #pragma unroll
     for (int offset = 1; offset < 32; offset *= 2) {
@@ -199,7 +199,7 @@ __device__ int PickToken(Shared& s, Slice& slice, float max, double u) {
     int token = -1, kept = begin;
     const int part = __shfl_sync(0xffffffffu, first, in_lane), part_end = __shfl_sync(0xffffffffu, behind, in_lane);
     for (int at = part; at < part_end && token < 0; at += 32) {
-      const uint64_t one = at + lane < part_end ? Weight(s, x[at + lane], max) : 0;
+      const uint64_t one = at + lane < part_end ? Weight(s.powers, x[at + lane], max) : 0;
       uint64_t sums = one;
 #pragma unroll
       for (int offset = 1; offset < 32; offset *= 2) {
@@ -335,6 +335,20 @@ __device__ __forceinline__ void WriteToken(const SampleParams& p, int index, int
   p.state.history_lengths[slot] = length + 1;
 }
 
+// Rows that the general kernel leaves to those for plain rows.
+__device__ __forceinline__ bool HasEdits(const SampleStep& step, int index) {
+  return step.any_edits && (step.allowed_offsets != nullptr || step.suppress_offsets != nullptr || step.bad_words_offsets != nullptr || step.bias_offsets != nullptr ||
+                            step.presence_penalty[index] != 0 || step.frequency_penalty[index] != 0 || step.repetition_penalty[index] != 1);
+}
+__device__ __forceinline__ bool IsRandom(int mode) { return (mode & kModeSample) != 0 && (mode & kModeGreedy) == 0; }
+__device__ __forceinline__ bool IsPlain(const SampleStep& step, int index, int64_t vocab) {
+  if (HasEdits(step, index) || (step.any_logprobs && step.num_logprobs[index] >= 0)) return false;
+  if (!step.any_random || !IsRandom(step.row_modes[index])) return true;
+  const int top_k = step.top_k[index];
+  return (top_k <= 0 || top_k >= vocab) && step.top_p[index] >= 1 && !(step.min_p[index] > 0);
+}
+__device__ __forceinline__ float Scaled(float x, float temperature) { return NoNan(__fdiv_rn(NoNan(x), temperature)); }
+
 // Blocks of a cluster: a row. kInShared: its values are in shared memory, else in scratch.
 template <bool kInShared>
 __global__ void __launch_bounds__(kThreads, 2) SampleKernel(const __grid_constant__ SampleParams p) {
@@ -343,6 +357,10 @@ __global__ void __launch_bounds__(kThreads, 2) SampleKernel(const __grid_constan
   const SampleStep& step = p.step;
   LetNextStart();
   const int ranks = ClusterSize(), rank = ClusterRank(), row_index = blockIdx.x / ranks, index = static_cast<int>(p.first_row) + row_index;
+  if (IsPlain(step, index, p.vocab)) {
+    WaitForPrevious();
+    return;
+  }
   const Row row{index, step.row_modes[index], step.seq_slots[step.row_seqs[index]], step.positions[step.logit_rows[index]]};
   const float* logits = p.logits + row_index * p.vocab;
   auto* scratch = static_cast<float*>(p.scratch);
@@ -354,21 +372,15 @@ __global__ void __launch_bounds__(kThreads, 2) SampleKernel(const __grid_constan
   slice.rank = rank;
   slice.ranks = ranks;
   slice.turn = 0;
-  MakePowers(s);
+  MakePowers(s.powers);
   const bool samples = row.mode & kModeSample, greedy = row.mode & kModeGreedy, processes = row.mode & kModeProcessed;
   const bool lists = step.num_logprobs[index] >= 0;
-  bool edits = false;
-  if (p.step.any_edits)
-    edits = step.allowed_offsets != nullptr || step.suppress_offsets != nullptr || step.bad_words_offsets != nullptr || step.bias_offsets != nullptr ||
-            step.presence_penalty[index] != 0 || step.frequency_penalty[index] != 0 || step.repetition_penalty[index] != 1;
+  const bool edits = HasEdits(step, index);
   WaitForPrevious();
 
   int token = -1;
   Best best{MinusInfinity(), INT_MAX};
-  if (samples && greedy && !edits && !lists) {
-    ForLogits(p, slice, logits, [&](int i, float value) { best = Better(best, {value, slice.begin + i}); });
-    token = ClusterBest(s, slice, best).id;
-  } else if (samples || lists) {
+  if (samples || lists) {
     const auto load = [&] {
       ForLogits(p, slice, logits, [&](int i, float value) { slice.x[i] = value; });
       __syncthreads();
@@ -418,67 +430,199 @@ __global__ void __launch_bounds__(kThreads, 2) SampleKernel(const __grid_constan
   if (ranks > 1) EndCluster();
 }
 
-// ---- greedy: where no row of the step wants anything else ----
-// A row's logits are read once, by `parts` blocks of few registers; a second launch finds the best of theirs.
+// ---- plain rows: greedy, or drawn from all tokens, and without other wishes ----
+// No cluster, no shared memory to speak of: `parts` blocks of few registers read a row for its largest value, and again, where it is random, for the sum
+// of its weights; a block per row then finds the token.
 
-constexpr int kGreedyThreads = 256, kGreedyBlocksPerSm = 6;
-constexpr int kMaxParts = 64;
+constexpr int kPlainThreads = 256, kPlainWarps = kPlainThreads / 32, kPlainBlocksPerSm = 6;
+constexpr int kMaxParts = 64, kLeastParts = 8;  // of random rows, as one part is read a third time
 
-// parts [num_rows][gridDim.x]; grid (parts, num_rows).
-__global__ void __launch_bounds__(kGreedyThreads, kGreedyBlocksPerSm) GreedyPartsKernel(const float* logits, int vocab, Best* parts) {
-  __shared__ Best bests[kGreedyThreads / 32];
-  LetNextStart();
-  const int size = SliceSize(vocab, static_cast<int>(gridDim.x)), begin = static_cast<int>(blockIdx.x) * size, end = min(begin + size, vocab);
-  const float* row = logits + int64_t{blockIdx.y} * vocab;
-  WaitForPrevious();
-  // ids rise, so that only a larger value is better; none is larger than NaN or less than -inf
-  Best best{MinusInfinity(), INT_MAX};
-  const auto take = [&](float value, int id) {
-    if (value > best.value) best = {value, id};
-  };
-  if (vocab % 4 == 0 && IsAligned<16>(logits)) {
-    const auto* quads = reinterpret_cast<const float4*>(row);
-#pragma unroll 4
-    for (int i = begin / 4 + static_cast<int>(threadIdx.x); i < end / 4; i += kGreedyThreads) {
-      const float4 quad = __ldcs(quads + i);
-      take(quad.x, 4 * i);
-      take(quad.y, 4 * i + 1);
-      take(quad.z, 4 * i + 2);
-      take(quad.w, 4 * i + 3);
-    }
-  } else {
-    for (int i = begin + static_cast<int>(threadIdx.x); i < end; i += kGreedyThreads) take(row[i], i);
+struct Plain {
+  Best* bests;               // [num_rows, parts]
+  unsigned long long* sums;  // [num_rows, parts]: of weights
+  int parts;
+};
+
+// fn(id, value) for this thread's logits of [begin, end), ids rising. kOnce: nobody reads them again.
+template <bool kOnce, typename F>
+__device__ __forceinline__ void ForPart(const SampleParams& p, int row, int begin, int end, F&& fn) {
+  const float* logits = p.logits + int64_t{row} * p.vocab;
+  if (p.vocab % 4 != 0 || !IsAligned<16>(p.logits)) {
+    for (int i = begin + static_cast<int>(threadIdx.x); i < end; i += kPlainThreads) fn(i, logits[i]);
+    return;
   }
-  if (best.id == INT_MAX) best.id = begin;  // all are -inf: the lowest id
+  const auto* quads = reinterpret_cast<const float4*>(logits);
+#pragma unroll 4
+  for (int i = begin / 4 + static_cast<int>(threadIdx.x); i < end / 4; i += kPlainThreads) {
+    const float4 quad = kOnce ? __ldcs(quads + i) : quads[i];
+    fn(4 * i, quad.x);
+    fn(4 * i + 1, quad.y);
+    fn(4 * i + 2, quad.z);
+    fn(4 * i + 3, quad.w);
+  }
+}
+__device__ __forceinline__ Best WarpBest(Best best) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2)
     best = Better(best, {__shfl_xor_sync(0xffffffffu, best.value, offset), __shfl_xor_sync(0xffffffffu, best.id, offset)});
+  return best;
+}
+// Of all parts of a row, by all threads of a warp.
+__device__ __forceinline__ Best RowBest(const Plain& plain, int row) {
+  Best best{MinusInfinity(), INT_MAX};
+  for (int i = static_cast<int>(threadIdx.x) % 32; i < plain.parts; i += 32) best = Better(best, plain.bests[row * plain.parts + i]);
+  return WarpBest(best);
+}
+
+// grid (parts, num_rows)
+__global__ void __launch_bounds__(kPlainThreads, kPlainBlocksPerSm) PartBestsKernel(const __grid_constant__ SampleParams p, Plain plain) {
+  __shared__ Best bests[kPlainWarps];
+  LetNextStart();
+  const int row = static_cast<int>(blockIdx.y), index = static_cast<int>(p.first_row) + row, vocab = static_cast<int>(p.vocab);
+  const int size = SliceSize(vocab, plain.parts), begin = min(static_cast<int>(blockIdx.x) * size, vocab), end = min(begin + size, vocab);
+  const bool is_plain = IsPlain(p.step, index, p.vocab), is_random = p.step.any_random && IsRandom(p.step.row_modes[index]);
+  const float temperature = is_random ? p.step.temperature[index] : 1.f;
+  WaitForPrevious();
+  if (!is_plain) return;
+  // ids rise, so that only a larger value is better; none is larger than NaN, or less than -inf
+  Best best{MinusInfinity(), INT_MAX};
+  if (is_random) {
+    ForPart<false>(p, row, begin, end, [&](int id, float value) {
+      value = Scaled(value, temperature);
+      if (value > best.value) best = {value, id};
+    });
+  } else {
+    ForPart<true>(p, row, begin, end, [&](int id, float value) {
+      if (value > best.value) best = {value, id};
+    });
+  }
+  if (best.id == INT_MAX) best.id = begin;  // all are -inf: the lowest id
+  best = WarpBest(best);
   if (threadIdx.x % 32 == 0) bests[threadIdx.x / 32] = best;
   __syncthreads();
   if (threadIdx.x != 0) return;
 #pragma unroll
-  for (int w = 1; w < kGreedyThreads / 32; ++w) best = Better(best, bests[w]);
-  parts[int64_t{blockIdx.y} * gridDim.x + blockIdx.x] = best;
+  for (int w = 1; w < kPlainWarps; ++w) best = Better(best, bests[w]);
+  plain.bests[row * plain.parts + blockIdx.x] = best;
 }
 
-// A warp per row.
-__global__ void __launch_bounds__(kGreedyThreads) GreedyTokensKernel(const __grid_constant__ SampleParams p, const Best* parts, int num_parts) {
+// grid (parts, num_rows): random rows
+__global__ void __launch_bounds__(kPlainThreads, kPlainBlocksPerSm) PartSumsKernel(const __grid_constant__ SampleParams p, Plain plain) {
+  __shared__ double powers[kPowers];
+  __shared__ unsigned long long sums[kPlainWarps];
   LetNextStart();
-  const int row = static_cast<int>(blockIdx.x * kGreedyThreads + threadIdx.x) / 32, lane = threadIdx.x % 32;
-  const bool exists = row < p.num_rows;
-  const int index = static_cast<int>(p.first_row) + row, mode = exists ? p.step.row_modes[index] : 0, slot = exists ? p.step.seq_slots[p.step.row_seqs[index]] : 0;
+  const int row = static_cast<int>(blockIdx.y), index = static_cast<int>(p.first_row) + row, vocab = static_cast<int>(p.vocab);
+  const int size = SliceSize(vocab, plain.parts), begin = min(static_cast<int>(blockIdx.x) * size, vocab), end = min(begin + size, vocab);
+  const bool wanted = IsRandom(p.step.row_modes[index]) && IsPlain(p.step, index, p.vocab);
+  const float temperature = p.step.temperature[index];
+  MakePowers(powers);
   WaitForPrevious();
-  if (!exists) return;
-  Best best{MinusInfinity(), INT_MAX};
-  for (int i = lane; i < num_parts; i += 32) best = Better(best, parts[int64_t{row} * num_parts + i]);
+  if (!wanted) return;
+  const float max = RowBest(plain, row).value;
+  __syncthreads();
+  unsigned long long sum = 0;
+  if (isfinite(max)) ForPart<false>(p, row, begin, end, [&](int, float value) { sum += Weight(powers, Scaled(value, temperature), max); });
 #pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2)
-    best = Better(best, {__shfl_xor_sync(0xffffffffu, best.value, offset), __shfl_xor_sync(0xffffffffu, best.id, offset)});
-  const int top = p.step.max_top_logprobs;
-  for (int k = lane; k < top; k += 32) NoTopLogprob(p.step, index, k);
-  if (lane != 0) return;
-  NoLogprob(p.step, index);
-  WriteToken(p, index, slot, mode & kModeSample, mode & kModeSample ? best.id : -1);
+  for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+#pragma unroll
+  for (int w = 1; w < kPlainWarps; ++w) sum += sums[w];
+  plain.sums[row * plain.parts + blockIdx.x] = sum;
+}
+
+// Where a running sum over the threads of a block gets above a limit.
+struct Reached {
+  int thread;                 // or, where it never does, the last with an amount
+  unsigned long long before;  // what the amounts of earlier threads add up to, and what there was before them
+};
+// above(sum): whether a running sum is above the limit. All threads of the block call it.
+template <typename F>
+__device__ __forceinline__ Reached FindAbove(unsigned long long own, unsigned long long before, F&& above) {
+  __shared__ unsigned long long warp_sums[kPlainWarps], found_before;
+  __shared__ int first, last;
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+  unsigned long long prefix = own;
+#pragma unroll
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const unsigned long long other = __shfl_up_sync(0xffffffffu, prefix, offset);
+    if (lane >= offset) prefix += other;
+  }
+  __syncthreads();  // the call before is read
+  if (lane == 31) warp_sums[warp] = prefix;
+  if (thread == 0) {
+    first = kPlainThreads;
+    last = 0;
+    found_before = before;
+  }
+  __syncthreads();
+  unsigned long long sum = before + prefix;
+#pragma unroll
+  for (int w = 0; w < kPlainWarps; ++w)
+    if (w < warp) sum += warp_sums[w];
+  if (own > 0) {
+    atomicMax(&last, thread);
+    if (above(sum)) atomicMin(&first, thread);
+  }
+  __syncthreads();
+  const int at = first < kPlainThreads ? first : last;
+  if (thread == at) found_before = sum - own;
+  __syncthreads();
+  return {at, found_before};
+}
+
+// Step 10 for a row whose parts are summed up; all threads of the block. Of the parts, then of shares of the part, then of the share's
+// tokens, that one where the sum of weights gets above u times the sum of all; where rounding leaves none, the last with a weight.
+__device__ __forceinline__ int DrawPlain(const SampleParams& p, const Plain& plain, const double* powers, int row, float max, float temperature, double u) {
+  const int vocab = static_cast<int>(p.vocab), size = SliceSize(vocab, plain.parts), thread = static_cast<int>(threadIdx.x);
+  const float* logits = p.logits + int64_t{row} * p.vocab;
+  const auto weight = [&](int i) { return Weight(powers, Scaled(logits[i], temperature), max); };
+  unsigned long long total = 0;
+  for (int i = thread % 32; i < plain.parts; i += 32) total += plain.sums[row * plain.parts + i];
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) total += __shfl_xor_sync(0xffffffffu, total, offset);
+  const double wanted = u * static_cast<double>(total);
+  const auto above = [&](unsigned long long sum) { return static_cast<double>(sum) > wanted; };
+  Reached reached = FindAbove(thread < plain.parts ? plain.sums[row * plain.parts + thread] : 0, 0, above);
+  int begin = min(reached.thread * size, vocab), end = min(begin + size, vocab);
+  while (true) {
+    const int each = (end - begin + kPlainThreads - 1) / kPlainThreads, first = min(begin + thread * each, end), behind = min(first + each, end);
+    unsigned long long own = 0;
+#pragma unroll 4
+    for (int i = first; i < behind; ++i) own += weight(i);
+    reached = FindAbove(own, reached.before, above);
+    begin = min(begin + reached.thread * each, end);
+    if (each == 1) return begin;
+    end = min(begin + each, end);
+  }
+}
+
+// A block per row.
+__global__ void __launch_bounds__(kPlainThreads) PlainTokensKernel(const __grid_constant__ SampleParams p, Plain plain) {
+  __shared__ double powers[kPowers];
+  LetNextStart();
+  const int row = static_cast<int>(blockIdx.x), index = static_cast<int>(p.first_row) + row;
+  const SampleStep& step = p.step;
+  const bool is_plain = IsPlain(step, index, p.vocab);
+  const int mode = step.row_modes[index], slot = step.seq_slots[step.row_seqs[index]], position = step.positions[step.logit_rows[index]];
+  const bool samples = mode & kModeSample, is_random = step.any_random && IsRandom(mode);
+  if (is_random) MakePowers(powers);
+  WaitForPrevious();
+  if (!is_plain) return;
+  int token = -1;
+  if (samples) {
+    const Best best = RowBest(plain, row);
+    token = best.id;
+    if (is_random && isfinite(best.value)) {
+      const uint64_t seed = static_cast<uint64_t>(static_cast<uint32_t>(step.seed_high[index])) << 32 | static_cast<uint32_t>(step.seed_low[index]);
+      token = DrawPlain(p, plain, powers, row, best.value, step.temperature[index], Uniform(seed, position));
+    }
+  }
+  for (int k = static_cast<int>(threadIdx.x); k < step.max_top_logprobs; k += kPlainThreads) NoTopLogprob(step, index, k);
+  if (threadIdx.x != 0) return;
+  NoLogprob(step, index);
+  WriteToken(p, index, slot, samples, token);
 }
 
 // grid (n): a block per sequence.
@@ -501,23 +645,26 @@ size_t SampleScratchBytes(int64_t max_rows, int64_t vocab) {
 }
 
 namespace {
-Launch SampleGreedy(const SampleParams& p, cudaStream_t stream) {
+Launch SamplePlain(const SampleParams& p, cudaStream_t stream) {
   // four blocks or more per multiprocessor, and 4 KiB or more a block
   const int64_t wanted = (int64_t{4} * Facts().num_sms + p.num_rows - 1) / p.num_rows;
-  const int parts = static_cast<int>(std::clamp<int64_t>(std::min(wanted, p.vocab / 1024), 1, kMaxParts));
+  const int64_t least = p.step.any_random ? kLeastParts : 1;
+  const int parts = static_cast<int>(std::clamp<int64_t>(std::min(std::max(wanted, least), p.vocab / 1024), 1, kMaxParts));
   auto* bests = static_cast<Best*>(p.scratch);
-  const Launch launch = LaunchEarly(GreedyPartsKernel, dim3(static_cast<unsigned>(parts), static_cast<unsigned>(p.num_rows)), dim3(kGreedyThreads), 0, stream, p.logits,
-                                    static_cast<int>(p.vocab), bests);
+  const Plain plain{bests, reinterpret_cast<unsigned long long*>(bests + p.num_rows * parts), parts};
+  const dim3 all_parts(static_cast<unsigned>(parts), static_cast<unsigned>(p.num_rows));
+  Launch launch = LaunchEarly(PartBestsKernel, all_parts, dim3(kPlainThreads), 0, stream, p, plain);
+  if (launch == cudaSuccess && p.step.any_random) launch = LaunchEarly(PartSumsKernel, all_parts, dim3(kPlainThreads), 0, stream, p, plain);
   if (launch != cudaSuccess) return launch;
-  constexpr int kRowsPerBlock = kGreedyThreads / 32;
-  return LaunchEarly(GreedyTokensKernel, dim3(static_cast<unsigned>((p.num_rows + kRowsPerBlock - 1) / kRowsPerBlock)), dim3(kGreedyThreads), 0, stream, p, bests, parts);
+  return LaunchEarly(PlainTokensKernel, dim3(static_cast<unsigned>(p.num_rows)), dim3(kPlainThreads), 0, stream, p, plain);
 }
 }  // namespace
 
 Launch Sample(const SampleParams& p, cudaStream_t stream) {
   if (p.num_rows == 0) return cudaSuccess;
   const SampleStep& step = p.step;
-  if (!step.any_random && !step.any_logprobs && !step.any_edits) return SampleGreedy(p, stream);
+  const Launch plain = SamplePlain(p, stream);
+  if (plain != cudaSuccess || !(step.any_limits || step.any_logprobs || step.any_edits)) return plain;
   const DeviceFacts& facts = Facts();
   constexpr int kStaticBytes = static_cast<int>(sizeof(Shared));
   const int64_t slice_bytes = int64_t{SliceSize(p.vocab, kRanks)} * static_cast<int64_t>(sizeof(float));

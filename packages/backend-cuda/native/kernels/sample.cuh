@@ -61,14 +61,14 @@ struct Shared {
 
 // exp(x - max) in units of 2^-44; less than half a unit is none. x - max is m ln 2 / 32 + r; as double precision is scarce, r has
 // a polynomial of degree 6 (off by 2^-57), and 2^(m / 32) a table.
-__device__ __forceinline__ uint64_t Weight(const Shared& s, float x, float max) {
+__device__ __forceinline__ uint64_t Weight(const double* powers, float x, float max) {
   if (!(x - max > -32.f)) return 0;
   constexpr double kPerPower = 46.166241308446828, kPower = 0.021660849392498290;  // 32 / ln 2, ln 2 / 32
   constexpr double kRounder = 6755399441055744.0;                                 // 1.5 · 2^52: what is added to it becomes an integer
   constexpr double kInteger = 4503599627370496.0;                                 // 2^52
   const double d = static_cast<double>(x) - static_cast<double>(max), rounded = fma(d, kPerPower, kRounder);
   const int m = __double2loint(rounded);
-  const double r = fma(rounded - kRounder, -kPower, d), power = s.powers[m & (kPowers - 1)];
+  const double r = fma(rounded - kRounder, -kPower, d), power = powers[m & (kPowers - 1)];
   double p = fma(r, 1. / 720, 1. / 120);
   p = fma(r, p, 1. / 24);
   p = fma(r, p, 1. / 6);
@@ -78,8 +78,9 @@ __device__ __forceinline__ uint64_t Weight(const Shared& s, float x, float max) 
   const double scaled = __hiloint2double(__double2hiint(power) + ((m >> kPowerBits) + kWeightBits) * (1 << 20), __double2loint(power));
   return static_cast<uint64_t>(__double_as_longlong(fma(scaled, p, kInteger))) & ((uint64_t{1} << 52) - 1);
 }
-__device__ __forceinline__ void MakePowers(Shared& s) {
-  if (threadIdx.x < kPowers) s.powers[threadIdx.x] = exp2(static_cast<double>(threadIdx.x) / kPowers);
+// powers [kPowers], to be there after the next barrier of the block.
+__device__ __forceinline__ void MakePowers(double* powers) {
+  if (threadIdx.x < kPowers) powers[threadIdx.x] = exp2(static_cast<double>(threadIdx.x) / kPowers);
 }
 
 // The row as the block sees it.

@@ -66,7 +66,7 @@ Status CudaOps::AllocateForLinear(Pool& pool) {
 }
 
 Status CudaOps::BeginStep(const tenon::StepView& host, const tenon::StepView& step, cudaStream_t stream) {
-  facts_ = {.any_random = false, .any_logprobs = false, .any_edits = false};
+  facts_ = {.any_random = false, .any_limits = false, .any_logprobs = false, .any_edits = false};
   const int32_t* seq_lens = host.HostInts(StepRegion::kSeqLens);
   const int32_t* cu_seqlens_q = host.HostInts(StepRegion::kCuSeqlensQ);
   for (int32_t s = 0; s < host.num_seqs; ++s) {
@@ -80,6 +80,7 @@ Status CudaOps::BeginStep(const tenon::StepView& host, const tenon::StepView& st
   const int32_t* num_logprobs = host.HostInts(StepRegion::kNumLogprobs);
   for (int32_t row = 0; row < host.num_logit_rows; ++row) {
     facts_.any_random |= (modes[row] & tenon::kRowSample) != 0 && (modes[row] & tenon::kRowGreedy) == 0;
+    facts_.any_limits |= host.HostInts(StepRegion::kTopK)[row] > 0 || floats(StepRegion::kTopP)[row] < 1 || floats(StepRegion::kMinP)[row] > 0;
     facts_.any_logprobs |= num_logprobs[row] >= 0;
     facts_.any_edits |= floats(StepRegion::kPresencePenalty)[row] != 0 || floats(StepRegion::kFrequencyPenalty)[row] != 0 ||
                         floats(StepRegion::kRepetitionPenalty)[row] != 1;
@@ -303,6 +304,7 @@ Status CudaOps::Sample(const tenon::SampleOpParams& p, Stream stream) {
                                .logprobs = p.result->logprobs,
                                .top_logprobs = p.result->top_logprobs,
                                .any_random = facts_.any_random,
+                               .any_limits = facts_.any_random && (recording_ || facts_.any_limits),
                                .any_logprobs = facts_.any_logprobs,
                                .any_edits = facts_.any_edits};
   return FromCuda(tenon_cuda::Sample({.logits = static_cast<float*>(const_cast<void*>(p.logits)),

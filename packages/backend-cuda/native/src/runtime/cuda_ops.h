@@ -41,7 +41,7 @@ class CudaOps final : public tenon::Gemm, public tenon::Attention, public tenon:
   // What no region of the step on the device says.
   struct HostFacts {
     int32_t max_seq_len = 0, max_query_len = 0, num_single = 0;
-    bool any_random = true, any_logprobs = true, any_edits = true;
+    bool any_random = true, any_limits = true, any_logprobs = true, any_edits = true;
   };
 
   const tenon::PlanLimits limits_;
