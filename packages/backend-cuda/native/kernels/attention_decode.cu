@@ -256,34 +256,14 @@ __global__ void __launch_bounds__(32 * kWarps) DecodeKernel(const __grid_constan
   EndCluster();
 }
 
-// Blocks of a cluster: as many as give each multiprocessor one block. (More, up to what fits at a time, was slower.)
-int ClusterBlocks(const Shape& shape, int largest) {
+// Blocks of a cluster: as many as give each multiprocessor one block. (More, up to what fits at a time, was slower; so were clusters of 16.)
+int ClusterBlocks(const Shape& shape) {
+  const int largest = Facts().capability < 90 ? 1 : 8;
   const int pairs = shape.p.step.num_seqs * shape.p.kv.num_kv_heads * shape.row_tiles;
   const int longest = shape.p.step.recording ? shape.p.max_model_len : shape.p.step.max_seq_len;
   int blocks = 1;
   while (blocks < largest && blocks * pairs * 2 <= Facts().num_sms && blocks * kMinKeys < longest) blocks *= 2;
   return blocks;
-}
-
-// The largest cluster that the device runs of this kernel.
-template <typename Kernel>
-int LargestCluster(Kernel* kernel, int threads, int shared_bytes) {
-  if (Facts().capability < 90) return 1;
-  constexpr int kLargest = 16, kPortable = 8;
-  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1) != cudaSuccess) return kPortable;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim = {kLargest, 1, 1};
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(kLargest);
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  int clusters = 0;
-  const bool fits = cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) == cudaSuccess && clusters > 0;
-  cudaGetLastError();
-  return fits ? kLargest : kPortable;
 }
 
 template <typename T, int kDim, int kStages, int kWarps>
@@ -294,8 +274,7 @@ Launch LaunchStages(const Shape& shape, cudaStream_t stream) {
   if (kSharedBytes + static_cast<int>((kWarps + 1) * kRows * sizeof(float2)) > Facts().shared_bytes) return cudaErrorNotSupported;
   static const Launch allowed = AllowShared(kernel, kSharedBytes);
   if (allowed != cudaSuccess) return allowed;
-  static const int largest = LargestCluster(kernel, kThreads, kSharedBytes);
-  const int cluster = ClusterBlocks(shape, largest);
+  const int cluster = ClusterBlocks(shape);
   const dim3 grid(static_cast<unsigned>(cluster * shape.row_tiles), static_cast<unsigned>(p.kv.num_kv_heads), static_cast<unsigned>(p.step.num_seqs));
   Shape with = shape;
   with.all_at_once = grid.x * grid.y * grid.z <= 2u * static_cast<unsigned>(Facts().num_sms);

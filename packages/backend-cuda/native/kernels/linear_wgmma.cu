@@ -257,7 +257,27 @@ __global__ void __launch_bounds__(kThreads, Shape<kColumns, kHalf>::kBlocksPerSm
     return tiles;
   };
 
+  // What starts early behind few rows of x is a small kernel, or finds no shared memory before this one's blocks end.
+  constexpr bool kLetsNextStartAtOnce = kColumns <= 16;
+  // Of the thread that copies. No other block's memory is needed for w, so its first tiles are asked for before the cluster has met.
+  const int first_k = first_step * kDepth;
+  const uint64_t w_policy = s.tiles_x > 1 ? EvictNormal() : EvictFirst();
+  const auto load_w = [&](int stage, int k, int row) {
+    BarrierExpect(full + stage, S::kStageBytes);
+    uint8_t* to = stages + stage * S::kStageBytes;
+#pragma unroll
+    for (int part_k = 0; part_k < kDepth; part_k += kTileK, to += kTileBytes / 2)
+      if constexpr (kGated) LoadTile4(to, &w_map, k + part_k, 0, 0, row, full + stage, w_policy);
+      else LoadTile2(to, &w_map, k + part_k, row, full + stage, w_policy);
+  };
+  // In units of the map of w: rows, or groups of 8 of gate and up.
+  constexpr int kTileUnits = kGated ? kHeight / 16 : kHeight;
+  int asked = min(s.stages, steps);  // stages whose tile of w is on its way
+  // Blocks that read the same tiles of x begin at different ones.
+  const auto first_of = [&](int tile_w) { return tile_w / kMaxShare * s.rotation % steps; };
+  const auto k_of = [&](int step) { return first_k + (step < steps ? step : step - steps) * kDepth; };
   if (threadIdx.x == 0) {
+    if (kLetsNextStartAtOnce) LetNextStart();
     PrefetchMap(&w_map);
     PrefetchMap(&x_map);
     for (int i = 0; i < s.stages; ++i) {
@@ -265,6 +285,8 @@ __global__ void __launch_bounds__(kThreads, Shape<kColumns, kHalf>::kBlocksPerSm
       BarrierInit(empty + i, kConsumerWarps * s.share);
     }
     BarrierInitFence();
+    const int tile_w = tiles_of(first_unit).w, first = first_of(tile_w);
+    for (int i = 0; i < asked; ++i) load_w(i, k_of(first + i), tile_w * kTileUnits);
   }
   if (blocks > 1) ClusterMeet();
   else __syncthreads();
@@ -272,34 +294,17 @@ __global__ void __launch_bounds__(kThreads, Shape<kColumns, kHalf>::kBlocksPerSm
   if (threadIdx.x < 128) {
     if constexpr (S::kBlocksPerSm == 1) GiveRegisters<40>();
     if (threadIdx.x == 0) {
-      const uint64_t x_policy = s.tiles_x == 1 ? EvictLast() : EvictNormal(), w_policy = s.tiles_x > 1 ? EvictNormal() : EvictFirst();
+      const uint64_t x_policy = s.tiles_x == 1 ? EvictLast() : EvictNormal();
       const uint16_t sharers = static_cast<uint16_t>(((1 << s.share) - 1) << (part * s.share));
-      const int share_rows = kColumns / s.share, first_k = first_step * kDepth;
-      const auto load_w = [&](int stage, int k, int row) {
-        BarrierExpect(full + stage, S::kStageBytes);
-        uint8_t* to = stages + stage * S::kStageBytes;
-#pragma unroll
-        for (int part_k = 0; part_k < kDepth; part_k += kTileK, to += kTileBytes / 2)
-          if constexpr (kGated) LoadTile4(to, &w_map, k + part_k, 0, 0, row, full + stage, w_policy);
-          else LoadTile2(to, &w_map, k + part_k, row, full + stage, w_policy);
-      };
-      // In units of the map of w: rows, or groups of 8 of gate and up.
-      constexpr int kTileUnits = kGated ? kHeight / 16 : kHeight;
-      Tiles tiles = tiles_of(first_unit);
-      int asked = min(s.stages, steps);  // stages whose tile of w is on its way
-      // Blocks that read the same tiles of x begin at different ones.
-      const auto first_of = [&](int tile_w) { return tile_w / kMaxShare * s.rotation % steps; };
-      const auto k_of = [&](int step) { return first_k + (step < steps ? step : step - steps) * kDepth; };
-      const int first = first_of(tiles.w);
-      for (int i = 0; i < asked; ++i) load_w(i, k_of(first + i), tiles.w * kTileUnits);
-      // Here or below: when the last tile of w is asked for. Earlier, the next launch would take its bandwidth from this one.
+      const int share_rows = kColumns / s.share;
+      // Above, here or below: when the last tile of w is asked for. Earlier, the next launch would take its bandwidth from this one.
       const bool has_all = asked == steps && first_unit + unit_stride >= s.units;
-      if (has_all) LetNextStart();
+      if (!kLetsNextStartAtOnce && has_all) LetNextStart();
       WaitForPrevious();
       int stage = 0;
       uint32_t parity = 1;  // so that the first wait for a stage is none
       for (int unit = first_unit; unit < s.units; unit += unit_stride) {
-        tiles = tiles_of(unit);
+        const Tiles tiles = tiles_of(unit);
         const int w_row = tiles.w * kTileUnits, x_row = tiles.x * kColumns + sharer * share_rows;
         const int begin = first_of(tiles.w);
         for (int step = begin; step < begin + steps; ++step) {
@@ -320,7 +325,7 @@ __global__ void __launch_bounds__(kThreads, Shape<kColumns, kHalf>::kBlocksPerSm
           }
         }
       }
-      if (!has_all) LetNextStart();
+      if (!kLetsNextStartAtOnce && !has_all) LetNextStart();
     }
     __syncwarp();
     if constexpr (kSplit) ClusterSync();
@@ -419,6 +424,9 @@ Launch LaunchKernel(const LinearParams& p, const WgmmaPlan& plan, cudaStream_t s
   const int clusters = s.split > 1 ? s.units : std::min(s.units, Facts().num_sms / cluster);
   const int most_steps = (s.steps + s.split - 1) / s.split * ((s.units + clusters - 1) / clusters);
   s.stages = std::clamp(most_steps, S::kMinStages, S::kStages);
+  // The linears around attention: its blocks fit an SM beside one of theirs.
+  constexpr int kStagesBesideAttention = 8;
+  if (kColumns <= 8 && !kGated && p.n <= 8192 && p.k <= 8192) s.stages = std::min(s.stages, kStagesBesideAttention);
 
   cudaLaunchAttribute attributes[2];
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
