@@ -37,7 +37,12 @@ findings() { # log names…
   grep -hoP '(ERROR SUMMARY: |RACECHECK SUMMARY: )\K\d+' "$@" 2> /dev/null | awk '{ sum += $1 } END { if (NR > 0) print sum }'
 }
 first_finding() { # log names…
-  grep -hP '^========= ' "$@" 2> /dev/null | grep -vP 'COMPUTE-SANITIZER|SUMMARY|^=+ *$' | head -3 | sed 's/^=* *//' | paste -sd' '
+  grep -hP '^========= ' "$@" 2> /dev/null | grep -vP 'COMPUTE-SANITIZER|SUMMARY|Internal Sanitizer Error|^=+ *$' | head -3 | sed 's/^=* *//' | paste -sd' '
+}
+
+# Launches that a tool could not follow, for lack of shared memory beside the kernel's own: findings in them are not seen.
+untracked() { # log names…
+  grep -h 'Internal Sanitizer Error' "$@" 2> /dev/null | wc -l
 }
 
 # tool and subject; leaves its logs.
@@ -56,7 +61,7 @@ run_cases() {
 # A row for each tool, and what is to be said of its runs; of those that were not run or ended, too.
 table() {
   local failed=0
-  printf '%-10s %7s %6s %9s %7s\n' tool 'sees it' cases findings slowest
+  printf '%-10s %7s %6s %9s %9s %7s\n' tool 'sees it' cases findings untracked slowest
   for tool in "${tools[@]}"; do
     seen=no
     [ "$(findings "$logs/$tool-faulty"-*.log)" -gt 0 ] 2> /dev/null && seen=yes
@@ -75,7 +80,7 @@ table() {
       elif [ "$status" = 0 ]; then lines+=("  $subject: none of its $sample cases is for this device; take more")
       else lines+=("  $subject: ended with $status: $(tail -1 "$logs/$tool-$subject.txt")"); fi
     done
-    printf '%-10s %7s %6d %9d %5d s\n' "$tool" "$seen" "$total" "$found_by_all" "$slowest"
+    printf '%-10s %7s %6d %9d %9d %5d s\n' "$tool" "$seen" "$total" "$found_by_all" "$(untracked "$logs/$tool"-*.log)" "$slowest"
     [ ${#lines[@]} -eq 0 ] || printf '%s\n' "${lines[@]}"
   done
   echo "logs: $logs"

@@ -28,7 +28,7 @@ export function makeRound(seed, { models, constraints, deviceDtypes, wantedDtype
     numRequests: 8 + random.below(33),
     inThread: random.below(5) === 0,
     isStorm: random.below(4) === 0,
-    /** Whether requests have what makes steps larger than `StepView::MaxPlainWords`, for which devices may allocate. */
+    /** Whether requests have what makes steps larger than `StepView::MaxPlainWords`, or results of many rows longer, for which devices may allocate. */
     hasLists: random.below(3) > 0,
   };
 }
@@ -95,6 +95,7 @@ const listParams = [
   'minTokens',
   'logitBias',
   'allowedTokenIds',
+  'promptLogprobs',
 ];
 
 const withoutLists = (params, hasLists) =>

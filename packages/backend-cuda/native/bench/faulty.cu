@@ -21,8 +21,14 @@ __global__ void WithoutBarrier(const int* in, int* out) {
 }
 
 __global__ void DivergentBarrier(int* out) {
-  if (threadIdx.x < kSize / 4) __syncwarp(0xffffffff);
-  out[threadIdx.x] = 1;
+  __shared__ int shared[kSize];
+  if (threadIdx.x < kSize / 4) {
+    shared[threadIdx.x] = 1;
+    __syncthreads();
+    out[threadIdx.x] = shared[kSize / 4 - 1 - threadIdx.x];
+  }
+  __syncthreads();
+  out[threadIdx.x] += shared[threadIdx.x / 4];
 }
 
 int main(int argc, char** argv) {
