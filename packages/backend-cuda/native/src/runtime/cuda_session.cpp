@@ -30,10 +30,10 @@ thread_local const int poll_is_punctual = prctl(PR_SET_TIMERSLACK, 1'000UL);
 // How long a GPU may take to end what a session that was given up has enqueued.
 constexpr auto kPatience = std::chrono::seconds(2);
 
-// Every row without, or as many as there are sequences with twenty top logprobs; results of other steps grow.
+// Of the largest step whose rows want up to twenty top logprobs; results with more grow.
 size_t PlainResultWords(const tenon::PlanLimits& limits) {
-  const int64_t words = std::max(int64_t{limits.max_logit_rows} * 3, int64_t{limits.max_seqs} * (3 + 2 * 20));
-  return static_cast<size_t>(tenon::kResultHeaderWords + words);
+  constexpr size_t kTopLogprobs = 20;
+  return tenon::kResultHeaderWords + static_cast<size_t>(limits.max_logit_rows) * (3 + 2 * kTopLogprobs);
 }
 
 constexpr size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
