@@ -63,6 +63,7 @@ it('lists the GPUs, with the memory that is free now', () => {
   ]);
 });
 
+// Where there is a driver, it is found without LD_LIBRARY_PATH too.
 it.skipIf(existsSync('/proc/driver/nvidia/version'))('says that there is no driver', () => {
   const { reason, remedy } = whyNone({ LD_LIBRARY_PATH: '' });
   expect(reason).toMatch(/^there is no NVIDIA driver: libcuda\.so\.1: cannot open shared object file/);
